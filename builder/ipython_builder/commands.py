@@ -1,0 +1,133 @@
+"""The one door to subprocesses: argv lists only, lines streamed, secrets redacted, whole groups killed.
+
+The supervisor of roles has processes of its own kind (node.py); everything else that is run comes through here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipython_builder.errors import BuilderError, Transient
+
+_CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/\s@'\"]+@")
+
+
+def redact(text: str, secrets: Sequence[str] = ()) -> str:
+    """`text` without the user:password part of any URL in it and without any of `secrets`."""
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, "***")
+    return _CREDENTIALS.sub(r"\g<scheme>***@", text)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished command: its exit code and what it printed, redacted."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: str | None = None,
+    on_line: Callable[[str], None] | None = None,
+    secrets: Sequence[str] = (),
+    timeout: float | None = None,
+    check: bool = False,
+) -> Result:
+    """Run a command to its end and return what it said.
+
+    Args:
+        argv: program and arguments; never a shell line.
+        env: the whole environment of the child (None: ours).
+        stdin: text for its standard input (None: an empty one, so that nothing waits for a person).
+        on_line: called with each redacted line of stderr, as it comes.
+        secrets: strings that are replaced in everything returned or shown.
+        timeout: seconds after which its whole process group is killed.
+        check: raise on a non-zero exit code.
+
+    Raises:
+        BuilderError: the program is not there, or `check` and it failed.
+        Transient: it ran past `timeout`.
+    """
+    words = tuple(os.fspath(a) for a in argv)
+    try:
+        process = subprocess.Popen(
+            words,
+            env=dict(env) if env is not None else None,
+            cwd=cwd,
+            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # so that Ctrl-C reaches it through us, once, and its children with it
+        )
+    except FileNotFoundError as error:
+        missing = error.filename or words[0]
+        raise BuilderError(f"cannot run {words[0]}: {missing} is not there", "install it, or mend PATH") from error
+    except PermissionError as error:
+        raise BuilderError(f"cannot run {words[0]}: {error.strerror}") from error
+    out: list[str] = []
+    err: list[str] = []
+
+    def pump_err() -> None:
+        assert process.stderr is not None
+        for raw in process.stderr:
+            line = redact(raw.rstrip("\n"), secrets)
+            err.append(line)
+            if on_line:
+                on_line(line)
+
+    def pump_out() -> None:
+        assert process.stdout is not None
+        out.append(process.stdout.read())
+
+    pumps = [threading.Thread(target=pump_err, daemon=True), threading.Thread(target=pump_out, daemon=True)]
+    for pump in pumps:
+        pump.start()
+    try:
+        if stdin is not None and process.stdin is not None:
+            try:
+                process.stdin.write(stdin)
+                process.stdin.close()
+            except BrokenPipeError:
+                pass  # it ended without reading: its exit code tells more than this would
+        process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        kill_group(process.pid)
+        process.wait()
+        raise Transient(f"{words[0]} did not finish within {timeout:.0f} s", "try again") from None
+    except BaseException:
+        kill_group(process.pid)
+        process.wait()
+        raise
+    for pump in pumps:
+        pump.join(5)
+    result = Result(words, process.returncode, redact("".join(out), secrets), "\n".join(err))
+    if check and result.returncode != 0:
+        tail = "\n".join((result.stderr or result.stdout).splitlines()[-20:])
+        shown = redact(" ".join(words[:3]), secrets)
+        raise BuilderError(f"{shown} … ended with {result.returncode}:\n{tail}")
+    return result
+
+
+def kill_group(pid: int, sig: signal.Signals = signal.SIGKILL) -> None:
+    """Send `sig` to the process group `pid` leads; a group that is gone is no error."""
+    try:
+        os.killpg(pid, sig)
+    except ProcessLookupError:
+        return
