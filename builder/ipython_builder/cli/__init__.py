@@ -1,0 +1,122 @@
+"""The command line: arguments in, library calls, rendered events, exit codes out.
+
+One file a verb. This module holds only the table of verbs, so that `--help` imports none of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from ipython_builder._version import __version__
+
+VERBS = {
+    "up": "Start a notebook and its cluster from a repository",
+    "ls": "List the clusters of this machine",
+    "status": "Show the roles and engines of a cluster",
+    "scale": "Change the number of engines",
+    "run": "Execute a notebook in the running viewer",
+    "console": "Open an IPython with the cluster behind it",
+    "logs": "Show what the roles of a cluster said",
+    "password": "Show the viewer's password",
+    "down": "Stop a cluster and remove what it left",
+    "check": "Say what would be installed, and what is missing or wrong",
+    "lock": "Turn requirements.in into a hashed requirements.txt",
+    "prune": "Remove cached environments that nothing uses",
+}
+
+EPILOG = """\b
+Examples:
+  ipython-builder up . -n 4                        notebook and four engines from this folder
+  ipython-builder up https://host/me/nb.git        the same from a git repository
+  ipython-builder status                           the one cluster that runs here, or name its label
+  ipython-builder run x7k2q analysis.ipynb -o done.ipynb
+  ipython-builder down --all
+
+\b
+Completion:  eval "$(_IPYTHON_BUILDER_COMPLETE=bash_source ipython-builder)"
+"""
+
+
+class Verbs(click.Group):
+    """Verbs that are imported when they are called; a typo is answered with the nearest one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        module = importlib.import_module(f"ipython_builder.cli.{name}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[Any, Any, list[str]]:
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], VERBS, n=1, cutoff=0.5)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(
+    cls=Verbs, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def cli() -> None:
+    """From a git repository of notebooks to a running notebook with a parallel cluster behind it.
+
+    Results go to stdout, progress to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 the repository is at
+    fault, 69 something needed is unavailable, 75 try again, 130 interrupted.
+    """
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with the documented code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    sys.exit(run(words))
+
+
+def run(words: list[str]) -> int:
+    """Run the command line and return the exit code; the only place where an error becomes text."""
+    from ipython_builder.errors import BuilderError
+
+    as_json = "--json" in words
+    try:
+        result = cli.main(words, prog_name="ipython-builder", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        if isinstance(error, click.UsageError):
+            error.show()
+            return 2
+        _show(error.format_message(), None, as_json, 1)
+        return 1
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return 130
+    except BrokenPipeError:
+        return 0  # the reader of our output has seen enough
+    except BuilderError as error:
+        _show(error.message, error.hint, as_json, error.exit_code)
+        return error.exit_code
+
+
+def _show(message: str, hint: str | None, as_json: bool, code: int) -> None:
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"error": {"message": message, "hint": hint, "exit_code": code}}))
+    click.echo(click.style("error: ", fg="red", bold=True) + message, err=True)
+    if hint:
+        click.echo(click.style(" next: ", fg="cyan", bold=True) + hint, err=True)

@@ -1,0 +1,93 @@
+"""What the verbs share: the context object and the options that every one of them has."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from ipython_builder import settings as settings_module
+from ipython_builder.events import JsonSink, NullSink, PlainSink, Reporter, Sink
+from ipython_builder.settings import Settings
+
+PROGRESS = ("auto", "plain", "json", "none")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a verb works with.
+
+    Attributes:
+        settings: flags over environment over file over defaults.
+        reporter: progress, to stderr.
+        json: whether stdout shall be one JSON object.
+    """
+
+    settings: Settings
+    reporter: Reporter
+    json: bool
+
+    def print(self, text: str) -> None:
+        """Write a result to stdout."""
+        click.echo(text)
+
+    def print_json(self, value: Any) -> None:
+        """Write a result to stdout as one JSON document."""
+        click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def verb(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--json`, `--progress`, and a `Context` as its first argument."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+    @click.option(
+        "--progress", type=click.Choice(PROGRESS), default="auto", show_default=True, help="How progress is shown."
+    )
+    @functools.wraps(function)
+    def wrapped(*args: Any, as_json: bool, progress: str, **kwargs: Any) -> Any:
+        context = Context(settings_module.load(), Reporter(_sink(progress)), as_json)
+        return function(context, *args, **kwargs)
+
+    return wrapped
+
+
+def source_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """SOURCE and what narrows it, for the verbs that read a repository."""
+    for option in (
+        click.option("--with", "extra", multiple=True, metavar="REQ", help="Install this too (may be repeated)."),
+        click.option("--context-dir", metavar="DIR", help="The folder inside the repository to use."),
+        click.option("--ref", metavar="REF", help="Branch, tag or commit."),
+        click.argument("source", metavar="SOURCE", default="."),
+    ):
+        function = option(function)
+    return function
+
+
+def install_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Where packages and Python come from."""
+    for option in (
+        click.option("--index-url", metavar="URL", help="Package index to use instead of PyPI."),
+        click.option(
+            "--ca-bundle", type=click.Path(exists=True, dir_okay=False), help="PEM file of your own authorities."
+        ),
+        click.option("--python", metavar="PATH|VERSION", help="The Python to install for."),
+    ):
+        function = option(function)
+    return function
+
+
+def _sink(progress: str) -> Sink:
+    if progress == "none":
+        return NullSink()
+    if progress == "json":
+        return JsonSink()
+    if progress == "auto" and sys.stderr.isatty():
+        from ipython_builder.cli.render import RichSink  # a tenth of a second that a pipe does not need
+
+        return RichSink()
+    return PlainSink()
