@@ -77,13 +77,13 @@ def _authorities(settings: Settings, environ: Mapping[str, str]) -> dict[str, st
         return dict.fromkeys(_CA_VARIABLES, str(settings.ca_bundle.absolute()))
     passed = {name: environ[name] for name in (*_CA_VARIABLES, "SSL_CERT_DIR") if environ.get(name)}
     if any(os.path.exists(store) for store in _SYSTEM_STORES):
-        # pip and git use the system's store by themselves; uv has to be told (its older name is for uv < 0.9).
+        # pip and git use the system's store by themselves; uv has to be told (the second is its older name).
         passed |= {"UV_SYSTEM_CERTS": "true", "UV_NATIVE_TLS": "true"}
     return passed
 
 
 def _indexes(settings: Settings) -> dict[str, str]:
-    result = {}
+    result: dict[str, str] = {}
     if settings.index_url:
         result |= {"UV_DEFAULT_INDEX": settings.index_url, "PIP_INDEX_URL": settings.index_url}
     if settings.extra_index_urls:
