@@ -6,14 +6,19 @@ import functools
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ipython_builder import settings as settings_module
 from ipython_builder.events import JsonSink, NullSink, PlainSink, Reporter, Sink
+from ipython_builder.errors import UsageError
 from ipython_builder.settings import Settings
+
+if TYPE_CHECKING:
+    from ipython_builder.platforms.local import Local
 
 PROGRESS = ("auto", "plain", "json", "none")
 
@@ -31,6 +36,12 @@ class Context:
     settings: Settings
     reporter: Reporter
     json: bool
+
+    def with_flags(self, **flags: Any) -> Context:
+        """The same with flags that were given put over the settings."""
+        if flags.get("ca_bundle"):
+            flags["ca_bundle"] = Path(flags["ca_bundle"]).absolute()
+        return replace(self, settings=self.settings.with_flags(**flags))
 
     def print(self, text: str) -> None:
         """Write a result to stdout."""
@@ -91,3 +102,36 @@ def _sink(progress: str) -> Sink:
 
         return RichSink()
     return PlainSink()
+
+
+def platform(context: Context) -> Local:
+    """The platform that a verb works on."""
+    from ipython_builder.platforms.local import Local
+
+    return Local(context.settings, context.reporter)
+
+
+def label_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+    """LABEL; it may be left out where there is only one cluster."""
+    return click.argument("label", required=False, shell_complete=_complete_label)(function)
+
+
+def which(local: Local, label: str | None) -> str:
+    """`label`, or the only cluster there is.
+
+    Raises:
+        UsageError: none was named and there is not exactly one.
+    """
+    if label:
+        return label
+    labels = local.labels()
+    if len(labels) == 1:
+        return labels[0]
+    if not labels:
+        raise UsageError("no cluster runs on this machine", "start one: ipython-builder up SOURCE")
+    raise UsageError(f"which of {len(labels)} clusters?", f"name one: {', '.join(labels)}")
+
+
+def _complete_label(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    context = Context(settings_module.load(), Reporter(), False)
+    return [label for label in platform(context).labels() if label.startswith(incomplete)]

@@ -1,0 +1,30 @@
+"""`console`: an IPython with the cluster behind it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from ipython_builder.cli.common import Context, platform, verb
+
+
+@click.command(
+    "console", short_help="Open an IPython with the cluster behind it",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)  # fmt: skip
+@click.argument("label")
+@click.argument("words", nargs=-1, metavar="[IPYTHON ARGUMENTS]...")
+@verb
+def command(context: Context, label: str, words: tuple[str, ...]) -> None:
+    """Open an IPython in the environment and folder of the cluster LABEL.
+
+    `rc` is the client, `view` all engines, `lview` the load-balanced view. Whatever follows LABEL is handed to
+    IPython: `ipython-builder console x7k2q -c 'print(rc.ids)'`, or the name of a script.
+    """
+    console = platform(context).console(label, words)
+    os.chdir(console.cwd)
+    sys.stdout.flush()
+    # Becomes it: Ctrl-C, the terminal's size and its end are IPython's own.
+    os.execve(console.argv[0], console.argv, console.environ)  # noqa: S606

@@ -1,0 +1,30 @@
+"""`down`: stop a cluster and remove what it left."""
+
+from __future__ import annotations
+
+import click
+
+from ipython_builder.cli.common import Context, label_argument, platform, verb, which
+from ipython_builder.errors import UsageError
+
+
+@click.command("down", short_help="Stop a cluster and remove what it left")
+@label_argument
+@click.option("--all", "every", is_flag=True, help="All clusters of this machine.")
+@click.option("--discard", is_flag=True, help="Remove a cloned repository even where notebooks in it were changed.")
+@verb
+def command(context: Context, label: str | None, every: bool, discard: bool) -> None:
+    """Stop the cluster LABEL: no process, port or file of it stays.
+
+    A folder that was used in place is not touched. A clone in which notebooks were changed is kept, and named.
+    """
+    if every and label:
+        raise UsageError("--all and a label exclude each other")
+    local = platform(context)
+    labels = local.labels() if every else [which(local, label)]
+    kept = {name: local.down(name, discard=discard) for name in labels}
+    for name, path in kept.items():
+        if path:
+            context.reporter.warning(f"{name}: changed notebooks are kept in {path}")
+    if context.json:
+        context.print_json({"down": labels, "kept": {name: path for name, path in kept.items() if path}})

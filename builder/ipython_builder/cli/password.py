@@ -1,0 +1,21 @@
+"""`password`: show the viewer's password."""
+
+from __future__ import annotations
+
+import click
+
+from ipython_builder.cli.common import Context, label_argument, platform, verb, which
+
+
+@click.command("password", short_help="Show the viewer's password")
+@label_argument
+@verb
+def command(context: Context, label: str | None) -> None:
+    """Show the password of the viewer of the cluster LABEL."""
+    local = platform(context)
+    label = which(local, label)
+    password = local.password(label)
+    if context.json:
+        context.print_json({"label": label, "password": password})
+    else:
+        context.print(password)

@@ -1,0 +1,24 @@
+"""`prune`: remove cached environments that nothing uses."""
+
+from __future__ import annotations
+
+import click
+
+from ipython_builder.cli.common import Context, platform, verb
+
+
+@click.command("prune", short_help="Remove cached environments that nothing uses")
+@verb
+def command(context: Context) -> None:
+    """Remove cached environments of which no cluster, running or stopped, is made. Prints what was removed."""
+    from ipython_builder import environment
+
+    used = platform(context).environments_in_use()
+    removed = environment.prune(context.settings, used, context.reporter)
+    if context.json:
+        context.print_json({"removed": [str(path) for path in removed]})
+        return
+    for path in removed:
+        context.print(str(path))
+    if not removed:
+        click.echo("nothing to remove: every environment is in use", err=True)

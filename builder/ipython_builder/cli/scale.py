@@ -1,0 +1,26 @@
+"""`scale`: change the number of engines."""
+
+from __future__ import annotations
+
+import click
+
+from ipython_builder.cli.common import Context, platform, verb
+
+
+# A negative number is an argument here and not an option, so that it is answered by what is wrong with it.
+@click.command(
+    "scale", short_help="Change the number of engines", context_settings={"ignore_unknown_options": True}
+)
+@click.argument("label")
+@click.argument("n", type=int)
+@verb
+def command(context: Context, label: str, n: int) -> None:
+    """Have N engines in the cluster LABEL; 0 keeps the cluster without any.
+
+    New engines are there when the command ends; the ones that leave are those with the highest ids.
+    """
+    state = platform(context).scale(label, n)
+    if context.json:
+        context.print_json(state)
+    else:
+        context.print(f"{label}: {state['engines']['registered']} engines")

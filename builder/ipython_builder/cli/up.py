@@ -1,0 +1,103 @@
+"""`up`: from a repository to a running notebook and cluster."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ipython_builder.cli.common import Context, install_options, platform, source_options, verb
+from ipython_builder.errors import UsageError
+
+EPILOG = """\b
+Examples:
+  ipython-builder up . -n 4
+  ipython-builder up https://host/me/notebooks.git --ref v2 --context-dir course
+  ipython-builder up lectures.bundle --with numpy --with 'scipy>=1.11'
+  ipython-builder up . --label thesis --json | jq -r .url
+
+The viewer's password is random unless IPYTHON_USER_PASSWORD or --password-file gives one.
+"""
+
+
+@click.command("up", epilog=EPILOG, short_help="Start a notebook and its cluster from a repository")
+@source_options
+@click.option("-n", "--engines", type=int, metavar="N", help="Engines to start.  [default: one a CPU]")
+@click.option("--label", metavar="L", envvar="IPYTHON_CLUSTER_LABEL", help="The cluster's label.  [default: random]")
+@click.option("--user", metavar="U", envvar="IPYTHON_USER_LABEL", help="The viewer's user label.  [default: random]")
+@click.option("--port", type=click.IntRange(1, 65535), help="The viewer's port.  [default: 8080 or the next free one]")
+@click.option("--host", "viewer_host", metavar="ADDRESS", help="Address the viewer listens on.  [default: 127.0.0.1]")
+@click.option("--password-file", type=click.Path(path_type=Path), help="File whose first line is the password.")
+@click.option("--upgrade", is_flag=True, help="Ask the index for newer versions.")
+@click.option("--allow-hooks", is_flag=True, help="Run the repository's .ipython-builder hooks on this machine.")
+@click.option("--on", type=click.Choice(["local"]), default="local", help="Where to run.", hidden=True)
+@install_options
+@verb
+def command(
+    context: Context,
+    source: str,
+    ref: str | None,
+    context_dir: str | None,
+    extra: tuple[str, ...],
+    engines: int | None,
+    label: str | None,
+    user: str | None,
+    port: int | None,
+    viewer_host: str | None,
+    password_file: Path | None,
+    upgrade: bool,
+    allow_hooks: bool,
+    on: str,
+    **install: Any,
+) -> None:
+    """Start a notebook and a parallel cluster with exactly the environment that SOURCE asks for.
+
+    SOURCE is a folder (used in place) or a git URL (https, ssh, file, or a bundle). The environment is installed
+    once and shared; a second `up` of the same label says what is there, and puts right what is not.
+    """
+    from ipython_builder import cluster
+    from ipython_builder import source as source_module
+    from ipython_builder.platforms.base import Up
+
+    context = context.with_flags(viewer_host=viewer_host, **install)
+    if user:
+        cluster.check_label(user, "user label")
+    request = Up(
+        source=source_module.parse(source, ref=ref, context_dir=context_dir),
+        label=label,
+        user=user,
+        engines=engines,
+        extra=extra,
+        password=_password(password_file),
+        port=port,
+        upgrade=upgrade,
+        allow_hooks=allow_hooks,
+    )
+    result = platform(context).up(request)
+    if context.json:
+        context.print_json(result)
+        return
+    label = result["label"]
+    context.print(f"""
+  notebook   {result["url"]}
+  password   {result["password"]}
+  cluster    {label}: {result["engines"]["registered"]} engines, Python {result["environment"]["python"]}
+  notebooks  {result["notebooks"]}
+
+In a notebook:  import ipyparallel as ipp; ipp.Client().ids
+Next:           ipython-builder scale {label} 8 · console {label} · run {label} NOTEBOOK · down {label}""")
+
+
+def _password(file: Path | None) -> str | None:
+    """A password that was given, from a file or the environment, never from argv."""
+    if file is None:
+        return os.environ.get("IPYTHON_USER_PASSWORD") or None
+    try:
+        password = file.read_text().partition("\n")[0].strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the password file {file} cannot be read: {error}") from error
+    if not password:
+        raise UsageError(f"the password file {file} is empty")
+    return password

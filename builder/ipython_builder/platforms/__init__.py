@@ -1,0 +1,1 @@
+"""Where a cluster can run: one small protocol (`base`), one module a platform."""

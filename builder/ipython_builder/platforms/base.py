@@ -1,0 +1,68 @@
+"""What every platform can do: the verbs of the command line, as a protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ipython_builder.source import Source
+
+
+@dataclass(frozen=True)
+class Up:
+    """What `up` was asked for.
+
+    Attributes:
+        label: None for a random one.
+        engines: how many; None for as many as there are, or one a CPU at the first start.
+        extra: requirement lines beside the repository's.
+        password: the viewer's, when it shall not be a random one.
+        port: the viewer's; None for a free one.
+    """
+
+    source: Source
+    label: str | None = None
+    user: str | None = None
+    engines: int | None = None
+    extra: tuple[str, ...] = ()
+    password: str | None = None
+    port: int | None = None
+    upgrade: bool = False
+    allow_hooks: bool = False
+
+
+@dataclass(frozen=True)
+class Console:
+    """How to become an IPython with the cluster behind it."""
+
+    argv: list[str]
+    environ: dict[str, str]
+    cwd: Path
+
+
+class Platform(Protocol):
+    """A place where clusters run. Every method raises `errors.BuilderError` and says what to do next."""
+
+    def up(self, request: Up) -> dict[str, Any]:
+        """Start a cluster, or put right and describe the one of that label; returns the `up --json` object."""
+
+    def labels(self) -> list[str]: ...
+
+    def status(self, label: str) -> dict[str, Any]:
+        """The `status --json` object, true even when nothing of the cluster lives."""
+
+    def scale(self, label: str, count: int) -> dict[str, Any]: ...
+
+    def password(self, label: str) -> str: ...
+
+    def viewer(self, label: str) -> tuple[str, str]:
+        """The viewer's base URL and password, for its REST API."""
+
+    def logs(self, label: str, role: str | None, *, follow: bool, last: int) -> Iterator[str]: ...
+
+    def console(self, label: str, words: tuple[str, ...]) -> Console: ...
+
+    def down(self, label: str, *, discard: bool) -> str | None:
+        """Stop and remove; returns where changed notebooks were kept, if any."""

@@ -1,0 +1,55 @@
+"""Free ports on this machine: a block for a controller, one for a viewer."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterable
+
+from ipython_builder.cluster import FIRST_PORT, PORT_COUNT
+from ipython_builder.errors import BuilderError
+
+# Below what the kernel hands out for outgoing connections (32768 on Linux), so that a block stays free.
+LAST_PORT = 30000
+VIEWER_PORT = 8080
+
+
+def free(host: str, port: int) -> bool:
+    """Whether `port` can be bound now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        # As a server would: a port in TIME_WAIT counts as free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def block(taken: Iterable[int]) -> int:
+    """The first port of a free block for a controller on loopback.
+
+    Args:
+        taken: first ports of the blocks that other clusters have been given, running or not.
+
+    Raises:
+        BuilderError: there is none.
+    """
+    starts = list(range(FIRST_PORT, LAST_PORT - PORT_COUNT, PORT_COUNT + 1))
+    # Not in order: two `up` at the same moment would both find the first one free.
+    random.shuffle(starts)
+    held = set(taken)
+    for start in starts:
+        if start not in held and all(free("127.0.0.1", port) for port in range(start, start + PORT_COUNT)):
+            return start
+    raise BuilderError(f"no {PORT_COUNT} free ports in a row between {FIRST_PORT} and {LAST_PORT}", "stop a cluster")
+
+
+def viewer(host: str, taken: Iterable[int]) -> int:
+    """A free port for a viewer: 8080, or the next one that is free and not another cluster's."""
+    held = set(taken)
+    for port in range(VIEWER_PORT, VIEWER_PORT + 1000):
+        if port not in held and free(host, port):
+            return port
+    raise BuilderError(f"no free port for the viewer from {VIEWER_PORT} on", "name one with --port")

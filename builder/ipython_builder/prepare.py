@@ -1,0 +1,101 @@
+"""The files that a role finds at its start: connection files, the viewer's configuration, the kernel's specification.
+
+All of them are derived from the record, the key and the password, so they are written anew at every start,
+before any process exists.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+from ipython_builder import cluster
+from ipython_builder.record import Home, Record, write_private
+
+KERNEL = "python3"
+
+
+def link(record: Record, home: Home) -> cluster.Link:
+    """What links this cluster's roles; reads the key."""
+    return cluster.Link(record.label, cluster.read_key(home.key.read_bytes()), first_port=record.first_port)
+
+
+def secrets_for(home: Home, password: str | None) -> None:
+    """Make sure that there are a key and a password; what is there already stays unless `password` is given."""
+    if not home.key.exists():
+        write_private(home.key, cluster.new_key() + "\n")
+    if password is not None or not home.password.exists():
+        write_private(home.password, (password or secrets.token_urlsafe(18)) + "\n")
+
+
+def write_files(record: Record, home: Home) -> None:
+    """Write everything that the roles read."""
+    for name, text in cluster.connection_files(link(record, home)).items():
+        write_private(home.security / name, text)
+    write_private(home.security / "cluster-.json", json.dumps(cluster_file(record, home)) + "\n")
+    config = home.jupyter / "config"
+    write_private(config / "jupyter_server_config.json", json.dumps(server_config(record, home), indent=1))
+    write_private(config / "labconfig" / "page_config.json", json.dumps(_PAGE))
+    write_private(
+        home.jupyter / "data" / "kernels" / KERNEL / "kernel.json", json.dumps(kernel_spec(record, home), indent=1)
+    )
+    for folder in (home.logs, home.jupyter / "runtime"):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def server_config(record: Record, home: Home) -> dict[str, Any]:
+    """The viewer's configuration; of the password it holds only a hash."""
+    from argon2 import PasswordHasher
+
+    # The parameters jupyter_server itself uses; its check reads them from the hash.
+    hasher = PasswordHasher(memory_cost=10240, time_cost=10, parallelism=8)
+    hashed = "argon2:" + hasher.hash(home.password.read_text().strip())
+    return {
+        "ServerApp": {
+            "ip": record.viewer_host,
+            "port": record.viewer_port,
+            "port_retries": 0,
+            "open_browser": False,
+            "root_dir": record.notebooks,
+            "allow_root": True,
+        },
+        "IdentityProvider": {"token": ""},
+        "PasswordIdentityProvider": {"hashed_password": hashed, "allow_password_change": False, "token": ""},
+        # The viewer's own Python is not a kernel: only the repository's is.
+        "KernelSpecManager": {"ensure_native_kernel": False},
+        "MultiKernelManager": {"default_kernel_name": KERNEL},
+    }
+
+
+# No question about news, no question about updates: the version is ours.
+_PAGE = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+
+
+def kernel_spec(record: Record, home: Home) -> dict[str, Any]:
+    """The one kernel: the repository's Python."""
+    python = str(home.thin / "bin" / "python")
+    return {
+        "argv": [python, "-m", "ipython_cluster.kernel", "-f", "{connection_file}"],
+        "display_name": f"Python {record.python} ({Path(record.notebooks).name})",
+        "language": "python",
+        "metadata": {"debugger": True},
+    }
+
+
+def cluster_file(record: Record, home: Home) -> dict[str, Any]:
+    """What ``ipp.Cluster.from_file()`` and JupyterLab's cluster panel read: our launchers, and what they need."""
+    state = {"state": "running", "profile_dir": str(home.ipython / "profile_default"), "cluster_id": ""}
+    return {
+        "cluster": {
+            "class": "ipyparallel.cluster.cluster.Cluster",
+            "cluster_id": "",
+            "profile_dir": state["profile_dir"],
+        },
+        "controller": {"class": "ipython-cluster", "state": state},
+        "engines": {
+            "class": "ipython-cluster",
+            "sets": {"engines": state | {"n": record.engines, "engine_set_id": "engines"}},
+        },
+    }

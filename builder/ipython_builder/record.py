@@ -1,0 +1,140 @@
+"""A cluster's record: what it is made of, as one JSON file in its folder, and the names of the files beside it.
+
+The folder is all that a cluster leaves on a machine, so removing it removes the cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ipython_builder.errors import BuilderError
+
+NAME = "cluster.json"
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where things are in a cluster's folder. Everything in it is readable by its owner alone."""
+
+    path: Path
+
+    @property
+    def label(self) -> str:
+        return self.path.name
+
+    @property
+    def key(self) -> Path:
+        return self.path / "key"
+
+    @property
+    def password(self) -> Path:
+        return self.path / "password"
+
+    @property
+    def thin(self) -> Path:
+        """The cluster's own environment, over the shared one."""
+        return self.path / "env"
+
+    @property
+    def ipython(self) -> Path:
+        return self.path / "ipython"
+
+    @property
+    def security(self) -> Path:
+        return self.ipython / "profile_default" / "security"
+
+    @property
+    def jupyter(self) -> Path:
+        return self.path / "jupyter"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def socket(self) -> Path:
+        return self.path / "node.sock"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the supervisor as long as it lives."""
+        return self.path / "node.lock"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a cluster is made of.
+
+    Attributes:
+        source: what it came from, without credentials; ref, context_dir and commit narrow it.
+        checkout: the working copy; `in_place` when that is the user's own folder.
+        notebooks: the folder where viewer, engines and console start.
+        environment: key of the shared environment; `python` its version.
+        viewer_environment: key of the viewer's, or None where the repository's own jupyterlab serves.
+        engines: how many are wanted.
+        first_port: of the controller's block; `viewer_port` is the viewer's.
+    """
+
+    label: str
+    user: str
+    source: str
+    ref: str | None
+    context_dir: str | None
+    commit: str | None
+    checkout: str
+    in_place: bool
+    notebooks: str
+    environment: str
+    environment_path: str
+    python: str
+    viewer_environment: str | None
+    viewer_python: str
+    viewer_module: str
+    viewer_host: str
+    viewer_port: int
+    first_port: int
+    engines: int
+    extra: tuple[str, ...] = ()
+
+    def with_engines(self, count: int) -> Record:
+        return replace(self, engines=count)
+
+
+def save(home: Home, record: Record) -> None:
+    """Write the record whole or not at all."""
+    write_private(home.path / NAME, json.dumps(asdict(record), indent=1) + "\n")
+
+
+def load(home: Home) -> Record | None:
+    """The record, or None where an `up` was cut off before it wrote one.
+
+    Raises:
+        BuilderError: it is not what we wrote.
+    """
+    path = home.path / NAME
+    try:
+        values: dict[str, Any] = json.loads(path.read_text())
+        known = {field.name for field in fields(Record)}
+        record = Record(**{k: v for k, v in values.items() if k in known})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise BuilderError(
+            f"{path} is damaged: {error}", f"remove the cluster with `ipython-builder down {home.label}`"
+        ) from error
+    return replace(record, extra=tuple(record.extra))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, atomically; its folder is made, for the owner alone, if needed."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    half = path.with_name(f".{path.name}.{os.getpid()}")
+    half.unlink(missing_ok=True)
+    descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    half.replace(path)

@@ -1,0 +1,99 @@
+"""What we add to a repository's environment, and what the viewer's own environment holds.
+
+``ipython_cluster`` is shipped as the package beside this one and made into a wheel when it is first needed:
+a few milliseconds, the same bytes every time, and an editable install of the tool needs no second build.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.util
+import zipfile
+from importlib import resources
+from pathlib import Path
+
+from ipython_builder._version import __version__
+
+# Beside ipython_cluster only these; a version that the repository pins wins.
+REQUIREMENTS = ("ipykernel>=6.19", "ipyparallel>=8", "pip")
+
+_ENTRY_POINTS = """\
+[ipyparallel.controller_launchers]
+ipython-cluster = ipython_cluster.launchers:ControllerLauncher
+
+[ipyparallel.engine_launchers]
+ipython-cluster = ipython_cluster.launchers:EngineSetLauncher
+"""
+_METADATA = f"""\
+Metadata-Version: 2.1
+Name: ipython-cluster
+Version: {__version__}
+Summary: What of an ipython-builder cluster lives in the repository's own environment
+License: Apache-2.0
+Requires-Python: >=3.9
+Requires-Dist: ipyparallel>=8
+"""
+_WHEEL = """\
+Wheel-Version: 1.0
+Generator: ipython-builder
+Root-Is-Purelib: true
+Tag: py3-none-any
+"""
+
+
+def preferred_versions() -> str:
+    """The versions of `REQUIREMENTS` and all they need that we have tested together, as pip lines.
+
+    They are preferences: the resolver departs from them where the repository asks for something else.
+    """
+    return (resources.files("ipython_builder") / "locks" / "runtime.txt").read_text()
+
+
+def viewer_lock() -> str:
+    """The hashed lock of the viewer's environment (JupyterLab and what serves it)."""
+    return (resources.files("ipython_builder") / "locks" / "viewer.txt").read_text()
+
+
+def wheel(folder: Path) -> Path:
+    """The wheel of ``ipython_cluster`` below `folder`, made there if it is not there yet.
+
+    Its bytes depend on its source alone, and its path on its bytes, so that no cache takes an old one for it.
+    """
+    members = _members()
+    digest = hashlib.sha256(b"\0".join(name.encode() + b"\0" + data for name, data in members.items())).hexdigest()
+    path = folder / digest[:16] / f"ipython_cluster-{__version__}-py3-none-any.whl"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        half = path.with_suffix(f".{digest[16:24]}.part")
+        with zipfile.ZipFile(half, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in members.items():
+                info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+                info.external_attr = 0o644 << 16
+                info.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(info, data)
+        half.replace(path)
+    return path
+
+
+def _members() -> dict[str, bytes]:
+    spec = importlib.util.find_spec("ipython_cluster")
+    assert spec is not None
+    assert spec.origin is not None
+    package = Path(spec.origin).parent
+    members = {
+        f"ipython_cluster/{path.relative_to(package)}": path.read_bytes() for path in sorted(package.rglob("*.py"))
+    }
+    # A .pth counts only at the top of site-packages.
+    members["ipython_cluster.pth"] = (package / "ipython_cluster.pth").read_bytes()
+    info = f"ipython_cluster-{__version__}.dist-info"
+    members[f"{info}/METADATA"] = _METADATA.encode()
+    members[f"{info}/WHEEL"] = _WHEEL.encode()
+    members[f"{info}/entry_points.txt"] = _ENTRY_POINTS.encode()
+    rows = [f"{name},sha256={_b64(data)},{len(data)}" for name, data in members.items()]
+    members[f"{info}/RECORD"] = "\n".join([*rows, f"{info}/RECORD,,", ""]).encode()
+    return members
+
+
+def _b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()

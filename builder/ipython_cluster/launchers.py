@@ -1,0 +1,87 @@
+"""How ipyparallel's own tools see a cluster that a supervisor runs: ``ipp.Cluster.from_file()``, JupyterLab's panel.
+
+They start and stop nothing themselves; they ask the supervisor, which starts, heals and stops engines
+the same way whoever asked. Registered under the name ``ipython-cluster``.
+"""
+
+import json
+import os
+import socket
+
+from ipyparallel.cluster.launcher import BaseLauncher, ControllerLauncher as _Controller, EngineLauncher, NotRunning
+from traitlets import Integer, Unicode
+
+
+def ask(do, **arguments):
+    """One request to the supervisor of the cluster we are in, one answer.
+
+    Raises NotRunning where there is none.
+    """
+    path = os.environ.get("IPYTHON_NODE_SOCKET", "")
+    if not path:
+        raise NotRunning("IPYTHON_NODE_SOCKET is not set: not in a cluster of ipython-builder")
+    folder = None
+    try:
+        # The folder's descriptor keeps the address short enough for a socket.
+        folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+        with socket.socket(socket.AF_UNIX) as line:
+            line.settimeout(60)
+            line.connect("/proc/self/fd/{}/{}".format(folder, os.path.basename(path)))
+            line.sendall(json.dumps(dict(arguments, do=do)).encode() + b"\n")
+            with line.makefile("rb") as reader:
+                answer = json.loads(reader.readline())
+    except (OSError, ValueError) as error:
+        raise NotRunning("the cluster's supervisor does not answer: {}".format(error)) from error
+    finally:
+        if folder is not None:
+            os.close(folder)
+    if "error" in answer:
+        raise RuntimeError(answer["error"])
+    return answer
+
+
+class _Asked(BaseLauncher):
+    """What both have in common: the state is the supervisor's."""
+
+    def find_args(self):
+        return ["ipython-cluster"]
+
+    @classmethod
+    def from_dict(cls, d, **kwargs):
+        launcher = super().from_dict(d, **kwargs)
+        ask("status")
+        return launcher
+
+    async def join(self, timeout=None):
+        return None
+
+    def signal(self, sig):
+        raise NotImplementedError("engines are signalled through a client: rc.send_signal(sig, targets)")
+
+
+class ControllerLauncher(_Asked, _Controller):
+    """The controller runs as long as the cluster does."""
+
+    async def start(self):
+        ask("status")
+        return self.notify_start({"supervised": True})
+
+    async def stop(self):
+        self.log.warning("the controller belongs to the cluster: `ipython-builder down` stops it")
+        return self.notify_stop({"exit_code": 0})
+
+
+class EngineSetLauncher(_Asked, EngineLauncher):
+    """A number of the cluster's engines."""
+
+    n = Integer(0).tag(to_dict=True)
+    engine_set_id = Unicode().tag(to_dict=True)
+
+    async def start(self, n):
+        self.n = n
+        ask("scale", by=n)
+        return self.notify_start({"n": n})
+
+    async def stop(self):
+        ask("scale", by=-self.n)
+        return self.notify_stop({"exit_code": 0})

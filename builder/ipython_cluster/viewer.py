@@ -1,0 +1,24 @@
+"""The viewer: JupyterLab (or the Notebook that a repository brings), started without what its first page does not need.
+
+Start with ``python -m ipython_cluster.viewer jupyterlab``; everything else comes from ``JUPYTER_CONFIG_DIR``.
+"""
+
+from ipython_cluster._start import without_working_folder
+
+without_working_folder()
+
+import runpy  # noqa: E402
+import sys  # noqa: E402
+
+
+def main():
+    module = sys.argv[1] if len(sys.argv) > 1 else "jupyterlab"
+    # jsonschema takes it as absent then; importing it compiles grammars for half a second, to check
+    # internationalised addresses that no schema of the viewer has.
+    sys.modules["rfc3987_syntax"] = None
+    sys.argv = [module]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
