@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ipython_builder.errors import UsageError
+from ipython_builder.errors import RepositoryError, UsageError
 from ipython_builder.spec import conda, config, lines, locks, notebooks, pyproject, requirements
 from ipython_builder.spec import python as pythons
 from ipython_builder.spec.files import Tree
@@ -39,31 +39,36 @@ def read(root: Path, *, extra: Sequence[str] = ()) -> Spec:
         extra: requirement lines of the caller, added to the repository's.
 
     Raises:
-        RepositoryError: a file is broken, asks for what cannot be had here, or is refused; with file and line.
+        RepositoryError: a file is broken or refused, or asks for what cannot be had here; with file and line.
         UsageError: a line of `extra` is none.
     """
     tree = Tree(root)
     asked = Asked()
     settings = config.read(tree)
     folders = _folders(tree)
-    present = {
-        name: file
-        for folder in reversed(folders)
-        for name, _, _ in _SPEAKERS
-        if tree.exists(file := f"{folder}{name}") and (name != "pyproject.toml" or pyproject.speaks(tree, file))
-    }
-    speaking = [name for name, _, _ in _SPEAKERS if name in present and present[name].startswith(_first(folders, present))]
+    candidates = [
+        (f"{folder}{name}", kind, reader)
+        for folder in folders
+        for name, kind, reader in _SPEAKERS
+        if tree.exists(f"{folder}{name}")
+    ]
     file, kind, conda_python = None, "none", ""
-    for name, its_kind, reader in _SPEAKERS:
-        if speaking and name == speaking[0]:
-            file, kind = present[name], its_kind
+    for candidate, its_kind, reader in candidates:
+        if reader is not pyproject.read or pyproject.speaks(tree, candidate):
+            file, kind = candidate, its_kind
             said = reader(asked, tree, file)
             conda_python = said if isinstance(said, str) else ""
+            break
+    else:
+        for folder in folders:
+            pyproject.refuse_poetry(tree, f"{folder}pyproject.toml")
     hashed = bool(asked.lines) and not asked.unhashed
     if kind == "requirements" and hashed:
         kind = "requirements-hashed"
     elif kind == "requirements" and any(" --hash=" in line for line in asked.lines):
-        asked.notice(file or "", f"some lines have hashes, but {asked.unhashed[0]} has none: not all is checked")
+        asked.notice(
+            file or "", f"some lines have hashes, but {asked.unhashed[0]} has none: not all is checked"
+        )
     for number, text in enumerate(settings.requirements, 1):
         lines.add(asked, tree, text, Where(f"{config.FILE} (requirements, entry {number})"))
     for url in settings.extra_index_urls:
@@ -72,7 +77,12 @@ def read(root: Path, *, extra: Sequence[str] = ()) -> Spec:
     for text in extra:
         _add_extra(asked, tree, text)
     wanted, wanted_by = _python(asked, tree, folders, settings.python, file, kind, conda_python)
-    name_the_rest(asked, tree, folders, file)
+    present = [
+        candidate
+        for candidate, _, reader in candidates
+        if reader is not pyproject.read or pyproject.declares(tree, candidate)
+    ]
+    name_the_rest(asked, tree, folders, present, file)
     return Spec(
         root=tree.root,
         file=file,
@@ -96,3 +106,41 @@ def read(root: Path, *, extra: Sequence[str] = ()) -> Spec:
         serves_itself=next((name for name in ("jupyterlab", "notebook") if name in asked.names), None),
         notices=tuple(asked.notices),
     )
+
+
+def _folders(tree: Tree) -> tuple[str, ...]:
+    """Where files are looked for, first to last, with a slash behind each but the root."""
+    for name in ("binder", ".binder"):
+        if (tree.root / name).is_dir():
+            tree.inside(tree.root / name, Where(name), name)
+            return (f"{name}/", "")
+    return ("",)
+
+
+def _add_extra(asked: Asked, tree: Tree, text: str) -> None:
+    try:
+        lines.add(asked, tree, text, Where("--with"))
+    except RepositoryError as error:
+        raise UsageError(error.message, error.hint) from error
+
+
+def _python(
+    asked: Asked,
+    tree: Tree,
+    folders: Sequence[str],
+    configured: str | None,
+    file: str | None,
+    kind: str,
+    conda_says: str,
+) -> tuple[str, str | None]:
+    wishes: list[tuple[str | None, str]] = [(configured, config.FILE)]
+    wishes += [(pythons.runtime_txt(asked, tree, f"{f}runtime.txt"), f"{f}runtime.txt") for f in folders]
+    wishes += [
+        (pythons.version_file(asked, tree, f"{f}.python-version"), f"{f}.python-version") for f in folders
+    ]
+    wishes += [(pyproject.requires_python(tree, f"{f}pyproject.toml"), f"{f}pyproject.toml") for f in folders]
+    if file and kind in ("pylock.toml", "Pipfile.lock"):
+        wishes.append((locks.requires_python(tree, file), file))
+    if file and conda_says:
+        wishes.append((pythons.relax(asked, file, conda_says), file))
+    return pythons.choose(asked, [(text, name) for text, name in wishes if text])

@@ -15,7 +15,9 @@ from ipython_builder.spec.files import Tree
 from ipython_builder.spec.model import Asked, Where
 from ipython_builder.spec.requirements import read_text
 
-_SPEC = re.compile(r"(?:(?P<channel>[\w./:+-]+)::)?(?P<name>[A-Za-z0-9_][\w.-]*?)\s*(?P<version>[=<>!~\s].*)?")
+_SPEC = re.compile(
+    r"(?:(?P<channel>[\w./:+-]+)::)?(?P<name>[A-Za-z0-9_][\w.-]*?)\s*(?P<version>[=<>!~\s].*)?"
+)
 _KNOWN = {"name", "channels", "dependencies", "prefix", "platforms", "variables", "category"}
 
 
@@ -43,7 +45,9 @@ def read(asked: Asked, tree: Tree, relative: str) -> str:
         where = Where(relative, places.get(entry))
         match = _SPEC.fullmatch(entry.strip())
         if match is None or "[" in entry:
-            raise RepositoryError(f"{where}: {entry!r} cannot be translated for pip", "write it as in numpy=1.26")
+            raise RepositoryError(
+                f"{where}: {entry!r} cannot be translated for pip", "write it as in numpy=1.26"
+            )
         channel, name = match["channel"], match["name"].lower()
         if name in ("python", "cpython"):
             python = versions(match["version"] or "", where, entry)
@@ -59,7 +63,10 @@ def read(asked: Asked, tree: Tree, relative: str) -> str:
             f"put what pip can install into a requirements.txt, which speaks before {relative}; "
             "system programs go into apt.txt",
         )
-    asked.notice(relative, "conda is not used: its packages are installed from the Python index under their names there")
+    asked.notice(
+        relative,
+        "conda is not used: its packages are installed from the Python index under their names there",
+    )
     return python
 
 
@@ -73,7 +80,9 @@ def versions(text: str, where: Where, entry: str) -> str:
     if not text or text == "*":
         return ""
     if "|" in text:
-        raise RepositoryError(f"{where}: {entry!r}: alternatives cannot be said to pip", "choose one, or write a range")
+        raise RepositoryError(
+            f"{where}: {entry!r}: alternatives cannot be said to pip", "choose one, or write a range"
+        )
     exact = re.fullmatch(r"(={0,2})\s*([\w.!+-]+?)(\.?\*)?(?:[=\s]+[\w.*]+)?", text)
     if exact:
         equals, version, star = exact.groups()
@@ -81,19 +90,26 @@ def versions(text: str, where: Where, entry: str) -> str:
         fuzzy = equals == "=" and "=" not in text[1:]
         parts = [f"=={version}{'.*' if star or fuzzy else ''}"]
     else:
-        parts = [part.strip().split()[0] if part.strip() else "" for part in re.sub(r"([<>=!~])\s+", r"\1", text).split(",")]
+        parts = [
+            part.strip().split()[0] if part.strip() else ""
+            for part in re.sub(r"([<>=!~])\s+", r"\1", text).split(",")
+        ]
         parts = [re.sub(r"^=(?!=)(.*?)(\.?\*)?$", r"==\1.*", part) for part in parts]
         parts = [re.sub(r"^([<>]=?.*?)\.?\*$", r"\1", part) for part in parts]  # `>=1.2.*` is `>=1.2`
     try:
         return str(SpecifierSet(",".join(parts)))
     except InvalidSpecifier as error:
-        raise RepositoryError(f"{where}: {entry!r} cannot be translated for pip", "write it as in numpy=1.26") from error
+        raise RepositoryError(
+            f"{where}: {entry!r} cannot be translated for pip", "write it as in numpy=1.26"
+        ) from error
 
 
 def _read_pip(asked: Asked, tree: Tree, relative: str, entry: dict[Any, Any], places: dict[str, int]) -> None:
     unknown = [key for key in entry if key != "pip"]
     if unknown:
-        raise RepositoryError(f"{relative}: {unknown[0]!r} is no list of dependencies", "only `pip:` may stand there")
+        raise RepositoryError(
+            f"{relative}: {unknown[0]!r} is no list of dependencies", "only `pip:` may stand there"
+        )
     section = entry["pip"] or []
     if not isinstance(section, list) or not all(isinstance(one, str) for one in section):
         raise RepositoryError(f"{relative}: pip must be a list of requirements", f"mend {relative}")
@@ -114,13 +130,19 @@ def _load(tree: Tree, relative: str) -> tuple[dict[str, Any], dict[str, int]]:
         number = mark.line + 1 if mark else None
         rows = text.split("\n")
         shown = f": {rows[number - 1].strip()[:80]!r}" if number and number <= len(rows) else ""
-        raise RepositoryError(f"{Where(relative, number)}: not YAML: {error.problem}{shown}", f"mend {relative}") from error
+        raise RepositoryError(
+            f"{Where(relative, number)}: not YAML: {error.problem}{shown}", f"mend {relative}"
+        ) from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise RepositoryError(f"{relative}: not YAML that can be read: {error}", f"mend {relative}") from error
+        raise RepositoryError(
+            f"{relative}: not YAML that can be read: {error}", f"mend {relative}"
+        ) from error
     if content is None:
         content = {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise RepositoryError(f"{relative} is no conda environment: it has no dependencies", f"mend {relative}")
+        raise RepositoryError(
+            f"{relative} is no conda environment: it has no dependencies", f"mend {relative}"
+        )
     places: dict[str, int] = {}
     waiting: list[Any] = [node] if node else []
     seen: set[int] = set()

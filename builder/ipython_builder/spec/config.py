@@ -49,11 +49,15 @@ def read(tree: Tree) -> Config:
     preload = strings(table, "preload", FILE)
     for module in preload:
         if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", module):
-            raise RepositoryError(f"{FILE}: {module!r} in preload is no module", "write it as in numpy or scipy.stats")
+            raise RepositoryError(
+                f"{FILE}: {module!r} in preload is no module", "write it as in numpy or scipy.stats"
+            )
     globs = strings(table, "notebooks", FILE)
     for pattern in globs:
         if not pattern or pattern.startswith("/") or ".." in pattern.split("/"):
-            raise RepositoryError(f"{FILE}: {pattern!r} in notebooks leads out of the checkout", "write it as in **/*.ipynb")
+            raise RepositoryError(
+                f"{FILE}: {pattern!r} in notebooks leads out of the checkout", "write it as in **/*.ipynb"
+            )
     return Config(
         tuple(strings(table, "requirements", FILE)),
         tuple(index_url(url, where) for url in strings(table, "extra-index-urls", FILE)),

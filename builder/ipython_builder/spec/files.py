@@ -34,6 +34,7 @@ class Tree:
             raise RepositoryError(f"{root} is not there", "name a folder or a git URL") from error
         if not self.root.is_dir():
             raise RepositoryError(f"{root} is not a folder", "name the folder that holds the notebooks")
+        self._tables: dict[str, dict[str, Any]] = {}
 
     def exists(self, relative: str) -> bool:
         """Is there anything of that name, a dangling symlink included?"""
@@ -71,24 +72,31 @@ class Tree:
         path = self.inside(self.root / relative, where or Where(relative), relative)
         try:
             if path.is_dir():
-                raise RepositoryError(f"{relative} is a folder, not a file", "rename it, or put a file in its place")
+                raise RepositoryError(
+                    f"{relative} is a folder, not a file", "rename it, or put a file in its place"
+                )
             if not path.is_file():
                 raise RepositoryError(f"{relative} is not a plain file", "replace it by a text file")
             if path.stat().st_size > MAX_BYTES:
                 raise RepositoryError(
-                    f"{relative} is larger than {MAX_BYTES // 1_000_000} MB", "it cannot be what it is named after"
+                    f"{relative} is larger than {MAX_BYTES // 1_000_000} MB",
+                    "it cannot be what it is named after",
                 )
             return decode(path.read_bytes(), relative)
         except OSError as error:
-            raise RepositoryError(f"{relative} cannot be read: {error.strerror}", "mend its permissions") from error
+            raise RepositoryError(
+                f"{relative} cannot be read: {error.strerror}", "mend its permissions"
+            ) from error
 
     def toml(self, relative: str) -> dict[str, Any] | None:
-        """A TOML file's tables; None if it is not there."""
+        """A TOML file's tables, to be left as they are; None if it is not there."""
+        if relative in self._tables:
+            return self._tables[relative]
         text = self.read(relative)
         if text is None:
             return None
         try:
-            return tomllib.loads(text)
+            return self._tables.setdefault(relative, tomllib.loads(text))
         except tomllib.TOMLDecodeError as error:
             where, shown = _toml_place(relative, text, str(error))
             raise RepositoryError(f"{where}: not TOML: {error}{shown}", f"mend {relative}") from error
@@ -128,7 +136,8 @@ def decode(raw: bytes, relative: str) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise RepositoryError(
-            f"{Where(relative, line)}: byte {raw[error.start]:#04x} is not {used.upper()}", "save the file as UTF-8"
+            f"{Where(relative, line)}: byte {raw[error.start]:#04x} is not {used.upper()}",
+            "save the file as UTF-8",
         ) from error
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if "\0" in text:

@@ -11,8 +11,13 @@ from urllib.parse import unquote, urlsplit
 from packaging.markers import InvalidMarker, Marker
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
-from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, canonicalize_name
-from packaging.utils import parse_sdist_filename, parse_wheel_filename
+from packaging.utils import (
+    InvalidSdistFilename,
+    InvalidWheelFilename,
+    canonicalize_name,
+    parse_sdist_filename,
+    parse_wheel_filename,
+)
 
 from ipython_builder.commands import redact
 from ipython_builder.errors import RepositoryError
@@ -65,14 +70,16 @@ def add(
     """
     for value in hashes:
         if not _HASH.fullmatch(value):
-            hint = "sha256, sha384 and sha512 are known, in hexadecimal; write the file again with pip-compile"
+            hint = (
+                "sha256, sha384 and sha512 are known, in hexadecimal; write the file again with pip-compile"
+            )
             raise RepositoryError(f"{where}: {value!r} is not a hash", hint)
     line = parse(tree, text, where, base)
     if editable:
         asked.notice(
             where,
-            f"the editable line {redact(text)!r} is installed as an ordinary package, since the environment is shared "
-            "and read-only: edits show after the next build (modules beside the notebooks are imported from there)",
+            f"the editable line {redact(text)!r} is installed as an ordinary package, since the environment "
+            "is shared and read-only: edits show after the next build",
         )
     if "git+file:" in line.text:
         asked.notice(where, f"{redact(text)!r} is a path of this machine: it is found on no other one")
@@ -123,8 +130,8 @@ def refuse_variables(text: str, where: Where) -> None:
     """Raise if `text` has ``${VAR}``: installers expand it, to a host that the repository names."""
     if "${" in text:
         raise RepositoryError(
-            f"{where}: variables are not expanded, because that would send your secrets wherever the repository "
-            f"says: {redact(text)!r}",
+            f"{where}: variables are not expanded, because that would send your secrets to where the "
+            f"repository says: {redact(text)!r}",
             _CREDENTIALS_HINT,
         )
 
@@ -149,7 +156,12 @@ def check_url(tree: Tree, url: str, where: Where, base: str = "") -> tuple[str, 
         return url, local_path(tree, path, where, base), fields
     vcs, plus, over = scheme.rpartition("+")
     if plus and (vcs != "git" or over not in _GIT_OVER):
-        raise _invalid(where, url, f"{scheme} is not a way to get packages here", "of these, only git+… is installed from")
+        raise _invalid(
+            where,
+            url,
+            f"{scheme} is not a way to get packages here",
+            "of these, only git+… is installed from",
+        )
     if not plus and scheme not in ("https", "http"):
         raise _invalid(where, url, f"{scheme} is not a way to get packages", "use https, or git+https")
     try:
@@ -167,7 +179,7 @@ def check_url(tree: Tree, url: str, where: Where, base: str = "") -> tuple[str, 
 
 
 def local_path(tree: Tree, text: str, where: Where, base: str = "") -> Path:
-    """A path in a requirement as pip finds it: from the root, else from the folder of the file that names it."""
+    """A path in a requirement as pip finds it: from the root; failing that, from beside the file."""
     candidates = (tree.root / text, tree.root / base / text)
     for candidate in candidates:
         try:
@@ -190,10 +202,12 @@ def check_ipyparallel(requirement: Requirement, where: Where) -> None:
         return
     specifiers: SpecifierSet = requirement.specifier
     named = [s.version.removesuffix(".*") for s in specifiers if s.operator not in ("!=", "===")]
-    tried = _IPYPARALLEL + [v for v in named if v.partition(".")[0].isdigit() and int(v.partition(".")[0]) >= 8]
+    tried = _IPYPARALLEL + [
+        v for v in named if v.partition(".")[0].isdigit() and int(v.partition(".")[0]) >= 8
+    ]
     if not any(specifiers.contains(version, prereleases=True) for version in tried):
         raise RepositoryError(
-            f"{where}: {str(requirement)!r} rules out every ipyparallel that a cluster can be made of (8 or newer)",
+            f"{where}: {str(requirement)!r} rules out every ipyparallel a cluster works with (8 or newer)",
             "write ipyparallel>=8, or remove the line: it is added where nothing asks for it",
         )
 
@@ -216,7 +230,13 @@ def _url_line(tree: Tree, text: str, where: Where, base: str) -> Line:
 
 
 def _local_line(
-    tree: Tree, text: str, extras: str, marker: Marker | None, where: Where, base: str, name: str | None = None
+    tree: Tree,
+    text: str,
+    extras: str,
+    marker: Marker | None,
+    where: Where,
+    base: str,
+    name: str | None = None,
 ) -> Line:
     path = local_path(tree, text, where, base)
     if path.is_dir():
@@ -233,7 +253,9 @@ def _local_line(
     elif path.name.endswith(_ARCHIVES):
         name = name or _name_of_file(path.name)
     else:
-        raise _invalid(where, text, "neither a folder nor a wheel or sdist", "for a list of requirements, write -r")
+        raise _invalid(
+            where, text, "neither a folder nor a wheel or sdist", "for a list of requirements, write -r"
+        )
     target = f"{name}{extras} @ {path.as_uri()}" if name else f"{path.as_uri()}{extras}"
     return Line(target + _marked(marker), name, path)
 

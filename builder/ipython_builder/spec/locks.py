@@ -15,22 +15,22 @@ from packaging.utils import canonicalize_name
 
 from ipython_builder import commands
 from ipython_builder.errors import BuilderError, RepositoryError
-from ipython_builder.spec import lines, pyproject
+from ipython_builder.spec import lines, pyproject, python
 from ipython_builder.spec.files import Tree
 from ipython_builder.spec.model import Asked, Where
 from ipython_builder.spec.requirements import index_url, read_text
 
 _EXPORT = (
-    "export --no-cache --no-config --offline --frozen --no-emit-project --no-header --no-annotate "
-    "--format requirements-txt"
-).split()
+    *("export", "--no-cache", "--no-config", "--offline", "--frozen"),
+    *("--no-emit-project", "--no-header", "--no-annotate", "--format", "requirements-txt"),
+)
 
 
 def read_uv(asked: Asked, tree: Tree, relative: str) -> None:
     """Collect uv.lock through ``uv export``, which knows its format.
 
-    uv looks at the ``.venv`` of a project, and starts the interpreter in it, and it reads the projects in folders
-    above. So it sees a copy that has nothing but the lock and the project files.
+    uv looks at the ``.venv`` of a project and starts the interpreter in it, and it reads the projects in
+    folders above. So it sees a copy that has nothing but the lock and the project files.
 
     Raises:
         RepositoryError: no pyproject.toml beside it, or uv cannot read them.
@@ -90,12 +90,16 @@ def read_pylock(asked: Asked, tree: Tree, relative: str) -> None:
     table = tree.toml(relative) or {}
     packages = table.get("packages")
     if not isinstance(table.get("lock-version"), str) or not isinstance(packages, list):
-        raise RepositoryError(f"{relative} has no lock-version or no packages", "write it again, as with `uv export`")
+        raise RepositoryError(
+            f"{relative} has no lock-version or no packages", "write it again, as with `uv export`"
+        )
     where = Where(relative)
     for package in packages:
         name = package.get("name") if isinstance(package, dict) else None
         if not isinstance(name, str):
-            raise RepositoryError(f"{relative}: a package without a name", "write it again, as with `uv export`")
+            raise RepositoryError(
+                f"{relative}: a package without a name", "write it again, as with `uv export`"
+            )
         asked.names.append(canonicalize_name(name))
         version = package.get("version")
         if name == "ipyparallel" and isinstance(version, str):
@@ -119,12 +123,23 @@ def read_pipfile(asked: Asked, tree: Tree, relative: str) -> None:
         raise RepositoryError(f"{relative} has no default section", "write it again with `pipenv lock`")
     for name, entry in default.items():
         if not isinstance(entry, dict):
-            raise RepositoryError(f"{relative}: the entry of {name!r} is no object", "run `pipenv lock` again")
+            raise RepositoryError(
+                f"{relative}: the entry of {name!r} is no object", "run `pipenv lock` again"
+            )
         hashes = entry.get("hashes", [])
         if not isinstance(hashes, list):
-            raise RepositoryError(f"{relative}: the hashes of {name!r} are no list", "run `pipenv lock` again")
+            raise RepositoryError(
+                f"{relative}: the hashes of {name!r} are no list", "run `pipenv lock` again"
+            )
         text = _pipfile_line(name, entry)
-        lines.add(asked, tree, text, Where(relative), hashes=[str(h) for h in hashes], editable=bool(entry.get("editable")))
+        lines.add(
+            asked,
+            tree,
+            text,
+            Where(relative),
+            hashes=[str(h) for h in hashes],
+            editable=bool(entry.get("editable")),
+        )
     meta = content.get("_meta")
     sources = meta.get("sources", []) if isinstance(meta, dict) else []
     # The first source is the index itself, which the caller configures; the others are extra ones.
@@ -132,6 +147,17 @@ def read_pipfile(asked: Asked, tree: Tree, relative: str) -> None:
         url = source.get("url") if isinstance(source, dict) else None
         if isinstance(url, str) and index_url(url, Where(relative)) not in asked.index_urls:
             asked.index_urls.append(url)
+
+
+def requires_python(tree: Tree, relative: str) -> str | None:
+    """What a pylock.toml or a Pipfile.lock says about the Python."""
+    if relative.endswith(".toml"):
+        value = (tree.toml(relative) or {}).get("requires-python")
+        return value if isinstance(value, str) else None
+    meta = tree.json(relative).get("_meta")
+    requires = meta.get("requires") if isinstance(meta, dict) else None
+    version = requires.get("python_version") if isinstance(requires, dict) else None
+    return python.wish(version, Where(relative)) if isinstance(version, str) else None
 
 
 def _pipfile_line(name: str, entry: dict[str, Any]) -> str:
@@ -161,7 +187,12 @@ def _projects(tree: Tree, folder: str) -> dict[str, str]:
     members = workspace.get("members", []) if isinstance(workspace, dict) else []
     for pattern in members if isinstance(members, list) else []:
         # What leads out, uv will not find in the copy and say so.
-        if not isinstance(pattern, str) or pattern.startswith("/") or ".." in pattern.split("/") or not pattern:
+        if (
+            not isinstance(pattern, str)
+            or pattern.startswith("/")
+            or ".." in pattern.split("/")
+            or not pattern
+        ):
             continue
         for path in sorted((tree.root / folder).glob(pattern)):
             name = (path / "pyproject.toml").relative_to(tree.root).as_posix()
@@ -172,7 +203,8 @@ def _projects(tree: Tree, folder: str) -> dict[str, str]:
 
 def _check_sources(asked: Asked, tree: Tree, package: dict[str, Any], where: Where) -> None:
     entries = [package.get(key) for key in ("vcs", "directory", "archive", "sdist")]
-    entries += package.get("wheels") if isinstance(package.get("wheels"), list) else []
+    wheels = package.get("wheels")
+    entries += wheels if isinstance(wheels, list) else []
     for entry in entries:
         if not isinstance(entry, dict):
             continue

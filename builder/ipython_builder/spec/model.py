@@ -46,8 +46,8 @@ class Spec:
         pylock: a pylock.toml to be handed to uv as it is; `lines` then only has what is asked for beside it.
         python: a PEP 440 specifier set such as ``==3.11.*``; empty for no wish.
         python_from: the file that said so.
-        index_urls: indexes the files ask for beside the caller's. Files written for pip mean "the best version
-            of all of them", not "the first index that has the name".
+        index_urls: indexes the files ask for beside the caller's. Files written for pip mean "the best
+            version of all of them", not "the first index that has the name".
         find_links: URLs or absolute folders that hold distributions.
         options: the other lines of a requirements file that uv obeys (``--no-binary numpy``, ``--no-index``).
         prereleases: a file says ``--pre``, which uv obeys on the command line only.
@@ -84,7 +84,7 @@ class Spec:
     notices: tuple[Notice, ...] = ()
 
     def requirements_txt(self) -> str:
-        """Lines, options and find-links as one requirements file; indexes and constraints are the caller's."""
+        """Lines, options and find-links as one file; indexes and constraints are for the caller to add."""
         links = [f"--find-links {link}" for link in self.find_links]
         return "".join(f"{line}\n" for line in (*self.options, *links, *self.lines))
 

@@ -27,8 +27,21 @@ def speaks(tree: Tree, relative: str) -> bool:
         project.get("dependencies")
         or (isinstance(dynamic, list) and "dependencies" in dynamic)
         or is_package(tree, relative)
-        or (_poetry(table) and not project)
     )
+
+
+def declares(tree: Tree, relative: str) -> bool:
+    """Does it speak, or would it to poetry?"""
+    return speaks(tree, relative) or bool(_poetry(tree.toml(relative) or {}))
+
+
+def refuse_poetry(tree: Tree, relative: str) -> None:
+    """Raise if [tool.poetry] says what to install and nothing that can be read does."""
+    table = tree.toml(relative) or {}
+    if _poetry(table):
+        raise RepositoryError(
+            f"{relative}: dependencies stand in [tool.poetry] only, which poetry alone reads", _POETRY_HINT
+        )
 
 
 def read(asked: Asked, tree: Tree, relative: str) -> None:
@@ -39,18 +52,26 @@ def read(asked: Asked, tree: Tree, relative: str) -> None:
     """
     table = tree.toml(relative) or {}
     project = _table(table, "project", relative)
-    if _poetry(table) and not project:
-        raise RepositoryError(f"{relative}: dependencies stand in [tool.poetry] only, which poetry alone reads", _POETRY_HINT)
+    if not project and _poetry(table):
+        refuse_poetry(tree, relative)  # a package by its [build-system], but its needs are poetry's secret
     if "dependencies" in strings(project, "dynamic", relative):
         raise RepositoryError(
-            f"{relative}: [project] says that its dependencies are dynamic: only running its build would tell them",
+            f"{relative}: the dependencies of [project] are dynamic: only running its build would tell them",
             "list them in [project] dependencies, or in a requirements.txt beside it",
         )
     for number, text in enumerate(strings(project, "dependencies", relative), 1):
-        lines.add(asked, tree, text, _place(tree, relative, text, f"dependencies, entry {number}"), base=_folder(relative))
+        lines.add(
+            asked,
+            tree,
+            text,
+            _place(tree, relative, text, f"dependencies, entry {number}"),
+            base=_folder(relative),
+        )
     uv = _table(_table(table, "tool", relative), "uv", relative)
     if uv.get("sources"):
-        asked.notice(relative, "[tool.uv.sources] is obeyed through a lock only: run `uv lock` and commit uv.lock")
+        asked.notice(
+            relative, "[tool.uv.sources] is obeyed through a lock only: run `uv lock` and commit uv.lock"
+        )
     add_indexes(asked, tree, relative)
     add_itself(asked, tree, relative)
 
@@ -61,8 +82,8 @@ def add_itself(asked: Asked, tree: Tree, relative: str) -> None:
         lines.add(asked, tree, f"./{_folder(relative)}", Where(relative))
         asked.notice(
             relative,
-            "the repository is a package and is installed as one, not editable; modules beside the notebooks are "
-            "imported from there all the same",
+            "the repository is a package and is installed as one, not editable; modules beside the notebooks "
+            "are imported from there all the same",
         )
 
 
@@ -79,7 +100,7 @@ def add_indexes(asked: Asked, tree: Tree, relative: str) -> None:
 def is_package(tree: Tree, relative: str) -> bool:
     """Is there a build system, and anything that it could pack?
 
-    A [build-system] alone is often left over from a template; building would then fail, or pack the notebooks.
+    A [build-system] alone is often left over from a template; building would fail, or pack the notebooks.
     """
     table = tree.toml(relative) or {}
     tool = _table(table, "tool", relative)
@@ -105,7 +126,9 @@ def requires_python(tree: Tree, relative: str) -> str | None:
     """[project] requires-python as it stands; None if it does not say."""
     value = _table(tree.toml(relative) or {}, "project", relative).get("requires-python")
     if value is not None and not isinstance(value, str):
-        raise RepositoryError(f"{relative}: requires-python must be a text such as '>=3.11'", f"mend {relative}")
+        raise RepositoryError(
+            f"{relative}: requires-python must be a text such as '>=3.11'", f"mend {relative}"
+        )
     return value
 
 

@@ -25,7 +25,9 @@ def choose(asked: Asked, wishes: list[tuple[str, str]]) -> tuple[str, str | None
         try:
             specifier = SpecifierSet(text)
         except InvalidSpecifier as error:
-            raise RepositoryError(f"{file}: {text!r} says no Python version", "write it as in >=3.11") from error
+            raise RepositoryError(
+                f"{file}: {text!r} says no Python version", "write it as in >=3.11"
+            ) from error
         if source is None:
             chosen, source = str(specifier), file
         elif not any((SpecifierSet(chosen) & specifier).contains(release) for release in _RELEASES):
@@ -49,7 +51,9 @@ def runtime_txt(asked: Asked, tree: Tree, relative: str) -> str | None:
     if re.fullmatch(r"(r|julia)-.*", first):
         asked.notice(relative, f"{first!r} is not obeyed: only Python environments are built")
         return None
-    raise RepositoryError(f"{Where(relative, 1)}: {first[:80]!r} names no Python", "write it as in python-3.11")
+    raise RepositoryError(
+        f"{Where(relative, 1)}: {first[:80]!r} names no Python", "write it as in python-3.11"
+    )
 
 
 def version_file(asked: Asked, tree: Tree, relative: str) -> str | None:
@@ -84,7 +88,9 @@ def wish(text: str, where: Where) -> str:
     try:
         return str(SpecifierSet(f"=={text}" if re.fullmatch(r"\d+\.\d+\.\d+", text.strip()) else text))
     except InvalidSpecifier as error:
-        raise RepositoryError(f"{where}: {text!r} says no Python version", "write it as in 3.11 or >=3.9") from error
+        raise RepositoryError(
+            f"{where}: {text!r} says no Python version", "write it as in 3.11 or >=3.9"
+        ) from error
 
 
 def relax(asked: Asked, relative: str, specifier: str) -> str:

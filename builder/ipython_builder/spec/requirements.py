@@ -37,7 +37,7 @@ _OPTIONS: dict[str, tuple[str, bool]] = {
 # Said behind a requirement; --hash is read, the others name what a build backend is told.
 _BEHIND = ("--hash", "--config-settings", "--config-setting", "-C", "--global-option", "--install-option")
 _NOT_OBEYED = {
-    "--trusted-host": "is not obeyed: who builds decides which host is trusted (UV_INSECURE_HOST, PIP_TRUSTED_HOST)",
+    "--trusted-host": "is not obeyed: who builds decides which host is trusted (UV_INSECURE_HOST)",
     "--prefer-binary": "is not obeyed: uv has no such preference; --only-binary is obeyed",
     "--use-feature": "is not obeyed: it speaks to pip",
     "--always-unzip": "is not obeyed: pip has forgotten it too",
@@ -62,7 +62,8 @@ def read_text(asked: Asked, tree: Tree, text: str, relative: str) -> None:
     required = _Reader(asked, tree).text(text, relative, ())
     if required and asked.unhashed:
         raise RepositoryError(
-            f"{required} wants hashes, but {asked.unhashed[0]} has none", "write the file again with pip-compile"
+            f"{required} wants hashes, but {asked.unhashed[0]} has none",
+            "write the file again with pip-compile",
         )
 
 
@@ -91,7 +92,9 @@ class _Reader:
         self.asked = asked
         self.tree = tree
 
-    def text(self, text: str, relative: str, stack: tuple[str, ...], constrains: bool = False) -> Where | None:
+    def text(
+        self, text: str, relative: str, stack: tuple[str, ...], constrains: bool = False
+    ) -> Where | None:
         """Returns where hashes are required, if somewhere."""
         required = None
         for number, line in logical_lines(text):
@@ -128,7 +131,9 @@ class _Reader:
         for word in rest:
             name, equals, value = word.partition("=")
             if name not in _BEHIND:
-                raise RepositoryError(f"{where}: {redact(word)!r} cannot stand behind a requirement", _nearest(name, _BEHIND))
+                raise RepositoryError(
+                    f"{where}: {redact(word)!r} cannot stand behind a requirement", _nearest(name, _BEHIND)
+                )
             if not equals:
                 value = next(rest, "")
             if name == "--hash":
@@ -152,7 +157,9 @@ class _Reader:
             url = index_url(value, where)
             _add(asked.index_urls, url)
             if redact(url) != url:
-                asked.notice(where, f"a login stands in the index URL of line {where.line}, for every reader to see")
+                asked.notice(
+                    where, f"a login stands in the index URL of line {where.line}, for every reader to see"
+                )
         elif name == "--find-links":
             _add(asked.find_links, self.find_links(value, where, base))
         elif name in ("--no-binary", "--only-binary"):
@@ -181,10 +188,14 @@ class _Reader:
         path = self.tree.root / posixpath.dirname(where.file) / value
         relative = self.tree.inside(path, where, value).relative_to(self.tree.root).as_posix()
         if relative in stack:
-            raise RepositoryError(f"{where}: files include one another: {' → '.join((*stack, relative))}", "break the circle")
+            raise RepositoryError(
+                f"{where}: files include one another: {' → '.join((*stack, relative))}", "break the circle"
+            )
         text = self.tree.read(relative, where)
         if text is None:
-            raise RepositoryError(f"{where}: {value!r} is not in the checkout", "mend the path, or add the file")
+            raise RepositoryError(
+                f"{where}: {value!r} is not in the checkout", "mend the path, or add the file"
+            )
         return self.text(text, relative, stack, constrains or name == "--constraint")
 
     def find_links(self, value: str, where: Where, base: str) -> str:
@@ -208,7 +219,9 @@ class _Reader:
         if name not in _OPTIONS and not name.startswith("--") and name[:2] in _OPTIONS:
             name, values = name[:2], [words[0][2:].removeprefix("="), *words[1:]]  # as in -rfile
         if name not in _OPTIONS:
-            raise RepositoryError(f"{where}: {redact(line)!r}: unknown option {name}", _nearest(name, _OPTIONS))
+            raise RepositoryError(
+                f"{where}: {redact(line)!r}: unknown option {name}", _nearest(name, _OPTIONS)
+            )
         canonical, takes = _OPTIONS[name]
         if canonical == "--editable":
             values = [" ".join(values)] if any(values) else []
@@ -226,7 +239,9 @@ def index_url(value: str, where: Where) -> str:
     """
     lines.refuse_variables(value, where)
     if not re.fullmatch(r"https?://[^\s/?#-][^\s]*", value):
-        raise RepositoryError(f"{where}: {redact(value)!r} is not the URL of an index", "use https://host/path/")
+        raise RepositoryError(
+            f"{where}: {redact(value)!r} is not the URL of an index", "use https://host/path/"
+        )
     return value
 
 
