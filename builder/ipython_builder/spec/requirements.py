@@ -218,6 +218,11 @@ class _Reader:
         values = [value, *words[1:]] if equals else words[1:]
         if name not in _OPTIONS and not name.startswith("--") and name[:2] in _OPTIONS:
             name, values = name[:2], [words[0][2:].removeprefix("="), *words[1:]]  # as in -rfile
+        if name in _BEHIND:
+            raise RepositoryError(
+                f"{where}: {redact(line)!r} stands behind no requirement",
+                "end the line above with a backslash; a comment between the two parts them",
+            )
         if name not in _OPTIONS:
             raise RepositoryError(
                 f"{where}: {redact(line)!r}: unknown option {name}", _nearest(name, _OPTIONS)
