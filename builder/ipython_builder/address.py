@@ -13,7 +13,7 @@ from ipython_builder.errors import UsageError
 PROTOCOLS = ("https", "http", "ssh", "git", "file")
 _HOST = r"(?!-)(?:\[[0-9A-Fa-f:.%]+\]|[^\s/:@\[\]?#'\"\\<>%]+)"
 _URL = re.compile(
-    rf"(?P<root>(?P<scheme>[a-z]+)://)(?:(?P<userinfo>(?!-)[^/\s]*)@)?"
+    rf"(?P<root>(?P<scheme>[a-z]+)://)(?:(?P<userinfo>(?!-)[^/\s\\]*)@)?"
     rf"(?P<host>{_HOST}(?::\d{{1,5}})?)(?P<path>/(?!-).*)?"
 )
 _SCP = re.compile(rf"(?:(?!-)[^\s/:@]+@)?{_HOST}:(?!-)(?P<path>\S.*)")
@@ -51,7 +51,7 @@ class Address:
 
     @property
     def location(self) -> str:
-        """What stands in git's command line: the URL, or the path of a bundle, which git takes as a path only."""
+        """What git is given: the URL, or a bundle's path, since git takes no file:// for one."""
         path = Path(unquote(self.url.removeprefix("file://")))
         return str(path) if self.local and path.is_file() else self.url
 

@@ -157,21 +157,24 @@ class Git:
         """Have one commit or one full ref name alone; not every server hands out a commit by its hash."""
         empty(into)
         into.mkdir(exist_ok=True)
-        shallow = [] if self.address.local else ["--depth=1"]
-        for words in (
-            ["init", "--quiet", "--template="],
-            ["remote", "add", "origin", self.address.location],
-            ["fetch", "--progress", *shallow, "origin", ref],
-            ["checkout", "--quiet", "--detach", "FETCH_HEAD"],
-        ):
-            result = self(*words, cwd=into)
-            if result.returncode == 0:
-                continue
-            problem = explain(result.stderr, self.shown)
-            if words[0] != "fetch" or isinstance(problem, Unavailable | Transient):
-                raise problem
-            self._checkout(ref, into)
+        self._or_raise("init", "--quiet", "--template=", cwd=into)
+        self._or_raise("remote", "add", "origin", self.address.location, cwd=into)
+        depth = [] if self.address.local else ["--depth=1"]
+        result = self("fetch", "--progress", *depth, "origin", ref, cwd=into)
+        if depth and "does not support shallow" in result.stderr:
+            result = self("fetch", "--progress", "origin", ref, cwd=into)
+        if result.returncode == 0:
+            self._or_raise("checkout", "--quiet", "--detach", "FETCH_HEAD", cwd=into)
             return
+        problem = explain(result.stderr, self.shown)
+        if isinstance(problem, Unavailable | Transient):
+            raise problem
+        self._checkout(ref, into)
+
+    def _or_raise(self, *arguments: str, cwd: Path) -> None:
+        result = self(*arguments, cwd=cwd)
+        if result.returncode != 0:
+            raise explain(result.stderr, self.shown)
 
     def _checkout(self, ref: str, into: Path) -> None:
         """The long way: have everything, and look for `ref` in it."""
@@ -199,7 +202,9 @@ class Git:
         for name in ("main", "master", *names[:1]):
             if name in names:
                 return name
-        raise RepositoryError(f"{self.shown} is empty: it has no branch", "push a first commit to it")
+        raise RepositoryError(
+            f"{self.shown} is empty: it has no branch", "push a first commit to it, or check the address"
+        )
 
     def submodules(self, path: Path) -> None:
         """Have the submodules of a clone, shallow where their servers allow it.
@@ -216,8 +221,8 @@ class Git:
             result = self(*update, cwd=path)
         if result.returncode != 0:
             named = re.findall(r"submodule path '([^']*)'", result.stderr)
-            shown = f"the submodule {named[-1] if named else ''} of {self.shown}".replace("  ", " ")
-            raise explain(result.stderr, shown)
+            name = named[-1].removeprefix(f"{path}/") if named else "(git does not say which)"
+            raise explain(result.stderr, f"the submodule {name} of {self.shown}")
 
     def large_files(self, path: Path) -> None:
         """Have the content of LFS pointers, if git-lfs is there; the caller names what stays a pointer."""
@@ -260,13 +265,13 @@ _SAYINGS = (  # the first that matches counts
         "name your authority's certificates with --ca-bundle",
     ),
     _Saying(
-        "Could not resolve (host|proxy)|unable to look up|Name or service not known|failure in name resolution",
+        "Could not resolve (host|proxy)|unable to look up|Name or service not known|name resolution",
         Unavailable,
         "the host of {} is not known",
         "check the spelling, the network and the proxy",
     ),
     _Saying(
-        "Failed to connect|Couldn't connect|unable to connect|Connection (refused|reset)|timed out|No route to host"
+        "(Failed|unable) to connect|Couldn't connect|Connection (refused|reset)|timed out|No route to host"
         "|unreachable|too slow|Proxy CONNECT|returned error: 5[0-9]{2}|Empty reply",
         Unavailable,
         "{} does not answer",
@@ -286,7 +291,7 @@ _SAYINGS = (  # the first that matches counts
         _CREDENTIALS,
     ),
     _Saying(
-        "is this a git repository|invalid (server response|content)|bad line length|protocol error|unexpected line",
+        "is this a git repository|invalid (server response|content)|bad line length|protocol error",
         RepositoryError,
         "{} answers, but is not a git repository",
         "give the address that `git clone` takes",

@@ -100,13 +100,20 @@ def parse(text: str, *, ref: str | None = None, context_dir: str | None = None) 
     if colon:
         url = judge_url(text, shown)
         return Source(without_credentials(url), url, None, ref, context_dir)
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if not os.path.lexists(path) and ":" in text.split("/")[0]:
         return Source(text, judge_scp(text), None, ref, context_dir)
     return _local(text, path, ref, context_dir, cloned=False)
 
 
 def _local(text: str, path: Path, ref: str | None, context_dir: str | None, *, cloned: bool) -> Source:
+    try:
+        return _found(text, path, ref, context_dir, cloned=cloned)
+    except OSError as error:
+        raise RepositoryError(f"{text} cannot be read: {error.strerror}") from error
+
+
+def _found(text: str, path: Path, ref: str | None, context_dir: str | None, *, cloned: bool) -> Source:
     if cloned and not path.is_absolute():
         raise UsageError(
             f"{text}: file:// names no other host and no relative path", "write file:///absolute/path"
@@ -220,6 +227,8 @@ def _checkout(source: Source, path: Path, *, in_place: bool) -> Checkout:
     Raises:
         RepositoryError: a symbolic link leads out of it, or it has no such context directory.
     """
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise RepositoryError(f"{source.text} cannot be read by this user")
     pointers = []
     for kind, found in tree.faults(path, _is_other if in_place else _is_git_folder):
         name = found.relative_to(path).as_posix()
