@@ -78,7 +78,7 @@ def ensure(spec: Spec, settings: Settings, reporter: Reporter, *, upgrade: bool 
         local=[_content(path) for path in spec.local_paths],
         indexes=[settings.index_url, *settings.extra_index_urls, *spec.index_urls],
         runtime=[runtime.REQUIREMENTS, runtime.preferred_versions()],
-        wheel=runtime.wheel(_cache(settings, "runtime")).parent.name,
+        wheel=_wheel(settings),
     )
     pointer = _cache(settings, "environments", "requests") / request
     if not upgrade and not _moves(spec):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.util
+import tempfile
 import zipfile
 from importlib import resources
 from pathlib import Path
@@ -65,14 +66,17 @@ def wheel(folder: Path) -> Path:
     path = folder / digest[:16] / f"ipython_cluster-{__version__}-py3-none-any.whl"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        half = path.with_suffix(f".{digest[16:24]}.part")
-        with zipfile.ZipFile(half, "w", zipfile.ZIP_DEFLATED) as archive:
+        # A name of its own: several threads and processes may be the first.
+        with (
+            tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as half,
+            zipfile.ZipFile(half, "w", zipfile.ZIP_DEFLATED) as archive,
+        ):
             for name, data in members.items():
                 info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
                 info.external_attr = 0o644 << 16
                 info.compress_type = zipfile.ZIP_DEFLATED
                 archive.writestr(info, data)
-        half.replace(path)
+        Path(half.name).replace(path)
     return path
 
 
