@@ -304,9 +304,9 @@ def test_lfs_pointers_are_named(repository: Path, tmp_path: Path) -> None:
     with open(Path(os.environ["HOME"], ".gitconfig"), "a") as file:
         file.write('[filter "lfs"]\nrequired = true\nsmudge = no-such-lfs %f\nprocess = no-such-lfs\n')
     for text in (repository, repository.as_uri()):
-        (warning,) = fetch(text, tmp_path / "c").warnings
-        assert "data.bin" in warning
-        assert "small.txt" not in warning
+        checkout = fetch(text, tmp_path / "c")
+        assert checkout.warnings == ("content that Git LFS keeps is missing: data.bin",)
+    assert source.changes(checkout.path, checkout.commit or "") == []
 
 
 # ---- clones ------------------------------------------------------------------------------------------

@@ -275,7 +275,9 @@ def changes(path: Path, commit: str) -> list[str]:
                 GIT_WORK_TREE=str(path),
                 GIT_INDEX_FILE=str(Path(repo.git_dir, "index")),
             )
-            repo.git.set_persistent_git_options(c=["core.hooksPath=/dev/null", "core.fsmonitor=false"])
+            # A filter that is set up here and whose program is gone must not fail the question.
+            still = ["core.hooksPath=/dev/null", "core.fsmonitor=false", "filter.lfs.required=false"]
+            repo.git.set_persistent_git_options(c=still)
             status = repo.git.status("-z", "--no-renames", "--untracked-files=all", "--ignored=matching")
             known = ["--not", commit, "--remotes"]
             own = repo.git.log(
