@@ -302,10 +302,13 @@ def test_lfs_pointers_are_named(repository: Path, tmp_path: Path) -> None:
     commit(repository, data_DOT_bin=POINTER, _DOT_gitattributes="*.bin filter=lfs\n", small_DOT_txt="version")
     # What `git lfs install` writes, on a machine from which git-lfs has gone again.
     with open(Path(os.environ["HOME"], ".gitconfig"), "a") as file:
-        file.write('[filter "lfs"]\nrequired = true\nsmudge = no-such-lfs %f\nprocess = no-such-lfs\n')
+        file.write(
+            '[filter "lfs"]\nrequired = true\nsmudge = no-lfs smudge %f\nprocess = no-lfs filter-process\n'
+        )
     for text in (repository, repository.as_uri()):
         checkout = fetch(text, tmp_path / "c")
         assert checkout.warnings == ("content that Git LFS keeps is missing: data.bin",)
+    os.utime(checkout.path / "data.bin")  # so that git has to look into it
     assert source.changes(checkout.path, checkout.commit or "") == []
 
 

@@ -275,8 +275,11 @@ def changes(path: Path, commit: str) -> list[str]:
                 GIT_WORK_TREE=str(path),
                 GIT_INDEX_FILE=str(Path(repo.git_dir, "index")),
             )
-            # A filter that is set up here and whose program is gone must not fail the question.
-            still = ["core.hooksPath=/dev/null", "core.fsmonitor=false", "filter.lfs.required=false"]
+            still = ["core.hooksPath=/dev/null", "core.fsmonitor=false"]
+            if not shutil.which(
+                "git-lfs"
+            ):  # set up here once and gone again: pointers are compared as they are
+                still += ["filter.lfs.required=false", "filter.lfs.process=", "filter.lfs.clean="]
             repo.git.set_persistent_git_options(c=still)
             status = repo.git.status("-z", "--no-renames", "--untracked-files=all", "--ignored=matching")
             known = ["--not", commit, "--remotes"]
