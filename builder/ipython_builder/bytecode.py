@@ -67,7 +67,12 @@ def _read(info: Path, store: Path) -> _Dist:
     try:
         with (info / "RECORD").open(newline="", encoding="utf-8") as file:
             for name, digest, *_ in csv.reader(file):
-                if name.endswith(".py") and digest and not name.startswith("..") and not _SKIPPED.search(name):
+                if (
+                    name.endswith(".py")
+                    and digest
+                    and not name.startswith("..")
+                    and not _SKIPPED.search(name)
+                ):
                     rows.append((name, digest))
     except (OSError, ValueError):
         rows = []  # nothing is compiled: slower, not wrong

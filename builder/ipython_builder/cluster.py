@@ -24,7 +24,17 @@ PORT_COUNT = 15
 FIRST_PORT = 10000
 
 # The order is the promise: port = first + position. Two names appear on both sides of the controller.
-ENGINE_CHANNELS = ("registration", "control", "mux", "task", "iopub", "hb_ping", "hb_pong", "broadcast", "broadcast")
+ENGINE_CHANNELS = (
+    "registration",
+    "control",
+    "mux",
+    "task",
+    "iopub",
+    "hb_ping",
+    "hb_pong",
+    "broadcast",
+    "broadcast",
+)
 CLIENT_CHANNELS = ("control", "mux", "task", "iopub", "notification", "broadcast")
 
 _Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"

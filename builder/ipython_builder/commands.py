@@ -78,7 +78,9 @@ def run(
         )
     except FileNotFoundError as error:
         missing = error.filename or words[0]
-        raise BuilderError(f"cannot run {words[0]}: {missing} is not there", "install it, or mend PATH") from error
+        raise BuilderError(
+            f"cannot run {words[0]}: {missing} is not there", "install it, or mend PATH"
+        ) from error
     except PermissionError as error:
         raise BuilderError(f"cannot run {words[0]}: {error.strerror}") from error
     out: list[str] = []

@@ -96,7 +96,9 @@ def ensure(spec: Spec, settings: Settings, reporter: Reporter, *, upgrade: bool 
         else:
             pins = work.resolve(spec)
             key = _digest(request=request, pins=pins)
-            environment = _make(key, settings, reporter, python, lambda path: work.install_pins(pins, spec, path))
+            environment = _make(
+                key, settings, reporter, python, lambda path: work.install_pins(pins, spec, path)
+            )
         _write(pointer, environment.key)
         return environment
 
@@ -104,13 +106,17 @@ def ensure(spec: Spec, settings: Settings, reporter: Reporter, *, upgrade: bool 
 def ensure_viewer(settings: Settings, reporter: Reporter) -> Environment:
     """The viewer's own environment, from our lock, for the Python that runs us."""
     python = interpreters.find(">=3.11", settings)
-    key = _digest(python=_identity(python), uv=version("uv"), lock=runtime.viewer_lock(), wheel=_wheel(settings))
+    key = _digest(
+        python=_identity(python), uv=version("uv"), lock=runtime.viewer_lock(), wheel=_wheel(settings)
+    )
     environment = _known_key(key, settings, python)
     if environment:
         return environment
     work = installer.Installer(settings, reporter, python)
     with _locked(_cache(settings, "environments", "requests") / key, reporter):
-        return _known_key(key, settings, python) or _make(key, settings, reporter, python, work.install_viewer)
+        return _known_key(key, settings, python) or _make(
+            key, settings, reporter, python, work.install_viewer
+        )
 
 
 def make_thin(environment: Environment, path: Path) -> None:
@@ -169,7 +175,7 @@ def prune(settings: Settings, in_use: set[str], reporter: Reporter) -> list[Path
 def remove(path: Path) -> None:
     """Delete an environment, read-only folders and all."""
     for folder, _, _ in os.walk(path):
-        os.chmod(folder, 0o700)  # noqa: S103
+        os.chmod(folder, 0o700)
     shutil.rmtree(path, ignore_errors=True)
 
 
@@ -244,7 +250,9 @@ def _content(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     digest = hashlib.sha256()
     for folder, names, files in os.walk(path):
-        names[:] = sorted(n for n in names if not n.startswith(".") and n not in ("__pycache__", "build", "dist"))
+        names[:] = sorted(
+            n for n in names if not n.startswith(".") and n not in ("__pycache__", "build", "dist")
+        )
         for name in sorted(files):
             file = Path(folder, name)
             if file.is_symlink() or not file.is_file() or name.endswith((".pyc", ".ipynb")):
@@ -291,5 +299,7 @@ def _locked(pointer: Path, reporter: Reporter) -> Iterator[None]:
                     reporter.log("another process is making this environment: waiting for it")
                 time.sleep(0.1)
         else:
-            raise Transient("another process has been making this environment for ten minutes", "try again later")
+            raise Transient(
+                "another process has been making this environment for ten minutes", "try again later"
+            )
         yield

@@ -55,7 +55,9 @@ class Installer:
         """An environment at `path` with exactly `pins` and ``ipython_cluster``."""
         with self._installing(f"installing {len(_names(pins))} packages") as phase, self._folder() as folder:
             self._venv(path)
-            self._install(path, self._file(folder, "pins.txt", pins), phase, "--no-deps", *self._indexes(spec))
+            self._install(
+                path, self._file(folder, "pins.txt", pins), phase, "--no-deps", *self._indexes(spec)
+            )
             self._install_wheel(path, phase)
             phase.done(f"installed {len(_names(pins))} packages")
 
@@ -68,7 +70,9 @@ class Installer:
             elif spec.lines:
                 lines = self._file(folder, "requirements.txt", "\n".join(spec.lines) + "\n")
                 self._install(path, lines, phase, "--require-hashes", *self._indexes(spec), said_by=spec.file)
-            frozen = self._run("pip", "freeze", "--python", path / "bin" / "python", "--exclude-editable").stdout
+            frozen = self._run(
+                "pip", "freeze", "--python", path / "bin" / "python", "--exclude-editable"
+            ).stdout
             self._file(folder, "requirements.in", "\n".join(runtime.REQUIREMENTS) + "\n")
             self._file(folder, "constraints.txt", "".join(f"{line}\n" for line in _pinned(frozen)))
             answer = self._compile_files(folder, phase, "--constraint", folder / "constraints.txt")
@@ -172,7 +176,8 @@ class Installer:
         where = f" (asked for by {said_by})" if said_by else ""
         if _SPACE.search(text):
             return BuilderError(
-                f"the disk of {self.settings.cache_dir} is full", "free some space, or set IPYTHON_BUILDER_CACHE_DIR"
+                f"the disk of {self.settings.cache_dir} is full",
+                "free some space, or set IPYTHON_BUILDER_CACHE_DIR",
             )
         if _is_resolution(answer) and not _NETWORK.search(text):
             return RepositoryError(
@@ -189,7 +194,9 @@ class Installer:
                 f"the package index cannot be reached:\n{words}",
                 "look at the network, --index-url, --ca-bundle and the proxy variables",
             )
-        if re.search(r"hash mismatch|hashes? .*(?:do not|does not) match|--require-hashes", text, re.IGNORECASE):
+        if re.search(
+            r"hash mismatch|hashes? .*(?:do not|does not) match|--require-hashes", text, re.IGNORECASE
+        ):
             return RepositoryError(
                 f"a package is not the one that was locked{where}:\n{words}",
                 "do not install it blindly: make the lock again with `ipython-builder lock`, or ask who wrote it",
@@ -199,7 +206,9 @@ class Installer:
                 f"the cache {self.settings.cache_dir} cannot be written to:\n{words}",
                 "set IPYTHON_BUILDER_CACHE_DIR to a folder that can be",
             )
-        return RepositoryError(f"the requirements cannot be installed{where}:\n{words}", "mend what is named above")
+        return RepositoryError(
+            f"the requirements cannot be installed{where}:\n{words}", "mend what is named above"
+        )
 
 
 class _Folder:

@@ -17,7 +17,9 @@ def files(folder: Path, role: str | None) -> list[Path]:
     Raises:
         UsageError: there is no log of that name.
     """
-    found = sorted(folder.glob("*.log"), key=lambda path: (path.stem.partition("-")[0], len(path.stem), path.stem))
+    found = sorted(
+        folder.glob("*.log"), key=lambda path: (path.stem.partition("-")[0], len(path.stem), path.stem)
+    )
     if role is None:
         return found
     name = {"supervisor": "node"}.get(role, role)

@@ -107,7 +107,13 @@ class Node:
         }  # fmt: skip
         return {
             "label": self.record.label,
-            "state": "stopping" if self.stopping.is_set() else "ready" if settled else "failing" if wrong else "starting",
+            "state": "stopping"
+            if self.stopping.is_set()
+            else "ready"
+            if settled
+            else "failing"
+            if wrong
+            else "starting",
             "engines": {"requested": self.record.engines, "registered": registered},
             "roles": [supervisor, *roles],
             "wrong": wrong,

@@ -43,7 +43,9 @@ def block(taken: Iterable[int]) -> int:
     for start in starts:
         if start not in held and all(free("127.0.0.1", port) for port in range(start, start + PORT_COUNT)):
             return start
-    raise BuilderError(f"no {PORT_COUNT} free ports in a row between {FIRST_PORT} and {LAST_PORT}", "stop a cluster")
+    raise BuilderError(
+        f"no {PORT_COUNT} free ports in a row between {FIRST_PORT} and {LAST_PORT}", "stop a cluster"
+    )
 
 
 def viewer(host: str, taken: Iterable[int]) -> int:

@@ -39,7 +39,8 @@ def write_files(record: Record, home: Home) -> None:
     write_private(config / "jupyter_server_config.json", json.dumps(server_config(record, home), indent=1))
     write_private(config / "labconfig" / "page_config.json", json.dumps(_PAGE))
     write_private(
-        home.jupyter / "data" / "kernels" / KERNEL / "kernel.json", json.dumps(kernel_spec(record, home), indent=1)
+        home.jupyter / "data" / "kernels" / KERNEL / "kernel.json",
+        json.dumps(kernel_spec(record, home), indent=1),
     )
     for folder in (home.logs, home.jupyter / "runtime"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -62,7 +62,9 @@ def wheel(folder: Path) -> Path:
     Its bytes depend on its source alone, and its path on its bytes, so that no cache takes an old one for it.
     """
     members = _members()
-    digest = hashlib.sha256(b"\0".join(name.encode() + b"\0" + data for name, data in members.items())).hexdigest()
+    digest = hashlib.sha256(
+        b"\0".join(name.encode() + b"\0" + data for name, data in members.items())
+    ).hexdigest()
     path = folder / digest[:16] / f"ipython_cluster-{__version__}-py3-none-any.whl"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +88,8 @@ def _members() -> dict[str, bytes]:
     assert spec.origin is not None
     package = Path(spec.origin).parent
     members = {
-        f"ipython_cluster/{path.relative_to(package)}": path.read_bytes() for path in sorted(package.rglob("*.py"))
+        f"ipython_cluster/{path.relative_to(package)}": path.read_bytes()
+        for path in sorted(package.rglob("*.py"))
     }
     # A .pth counts only at the top of site-packages.
     members["ipython_cluster.pth"] = (package / "ipython_cluster.pth").read_bytes()

@@ -98,7 +98,9 @@ def _read_file(path: Path) -> dict[str, Any]:
     known = {field.name for field in fields(Settings)}
     unknown = sorted(set(values) - known)
     if unknown:
-        raise UsageError(f"{path} has unknown keys: {', '.join(unknown)}", f"known are {', '.join(sorted(known))}")
+        raise UsageError(
+            f"{path} has unknown keys: {', '.join(unknown)}", f"known are {', '.join(sorted(known))}"
+        )
     return values
 
 

@@ -62,10 +62,14 @@ class Workspace:
                 timeout=TIMEOUT,
             )
         except requests.RequestException as error:
-            raise Unavailable(f"the viewer at {self.url} does not answer: {_reason(error)}", "look at `status`") from None
+            raise Unavailable(
+                f"the viewer at {self.url} does not answer: {_reason(error)}", "look at `status`"
+            ) from None
         if answer.status_code != 302:
             what = "refuses the password" if page.ok else f"answers with {page.status_code}"
-            raise Unavailable(f"the viewer at {self.url} {what}", "`ipython-builder password` shows the right one")
+            raise Unavailable(
+                f"the viewer at {self.url} {what}", "`ipython-builder password` shows the right one"
+            )
 
     def request(self, method: str, path: str, **arguments: Any) -> requests.Response:
         """One REST call; `path` is below the viewer's URL and already quoted.
@@ -79,9 +83,13 @@ class Workspace:
                 method, urljoin(self.url, path), headers=headers, timeout=TIMEOUT, **arguments
             )
         except requests.RequestException as error:
-            raise Unavailable(f"the viewer at {self.url} does not answer: {_reason(error)}", "look at `status`") from None
+            raise Unavailable(
+                f"the viewer at {self.url} does not answer: {_reason(error)}", "look at `status`"
+            ) from None
         if answer.status_code >= 500:
-            raise Unavailable(f"the viewer failed at {path}: {answer.status_code} {_message(answer)}", "see its log")
+            raise Unavailable(
+                f"the viewer failed at {path}: {answer.status_code} {_message(answer)}", "see its log"
+            )
         return answer
 
     def read(self, path: str) -> dict[str, Any]:
@@ -90,11 +98,15 @@ class Workspace:
         Raises:
             RepositoryError: there is no such notebook, or it is not one.
         """
-        answer = self.request("GET", f"api/contents/{quote(path)}", params={"type": "notebook", "content": "1"})
+        answer = self.request(
+            "GET", f"api/contents/{quote(path)}", params={"type": "notebook", "content": "1"}
+        )
         if answer.status_code == 404:
             raise RepositoryError(f"there is no notebook {path!r} in the workspace", self._nearest(path))
         if not answer.ok:
-            raise RepositoryError(f"{path} is not a notebook that can be read: {_message(answer)}", "mend the file")
+            raise RepositoryError(
+                f"{path} is not a notebook that can be read: {_message(answer)}", "mend the file"
+            )
         content: dict[str, Any] = answer.json()["content"]
         return content
 
@@ -107,16 +119,22 @@ class Workspace:
         body = {"type": "notebook", "format": "json", "content": notebook}
         answer = self.request("PUT", f"api/contents/{quote(path)}", data=json.dumps(body))
         if not answer.ok:
-            raise BuilderError(f"{path} cannot be saved in the workspace: {_message(answer)}", "name a file with -o")
+            raise BuilderError(
+                f"{path} cannot be saved in the workspace: {_message(answer)}", "name a file with -o"
+            )
 
     def _nearest(self, path: str) -> str:
         import difflib
 
         folder = path.rpartition("/")[0]
-        answer = self.request("GET", f"api/contents/{quote(folder)}", params={"type": "directory", "content": "1"})
+        answer = self.request(
+            "GET", f"api/contents/{quote(folder)}", params={"type": "directory", "content": "1"}
+        )
         there = [e["path"] for e in answer.json()["content"] if e["type"] == "notebook"] if answer.ok else []
         near = difflib.get_close_matches(path, there, n=1)
-        return f"did you mean {near[0]}?" if near else f"there are: {', '.join(there) or 'none in that folder'}"
+        return (
+            f"did you mean {near[0]}?" if near else f"there are: {', '.join(there) or 'none in that folder'}"
+        )
 
     def execute(
         self,
@@ -145,7 +163,9 @@ class Workspace:
         chosen = [
             (position, cell)
             for position, cell in enumerate(notebook["cells"], 1)
-            if cell["cell_type"] == "code" and "".join(cell["source"]).strip() and (cells is None or position in cells)
+            if cell["cell_type"] == "code"
+            and "".join(cell["source"]).strip()
+            and (cells is None or position in cells)
         ]
         body = {
             "path": path,
@@ -155,7 +175,9 @@ class Workspace:
         }
         answer = self.request("POST", "api/sessions", data=json.dumps(body))
         if not answer.ok:
-            raise Unavailable(f"the viewer starts no kernel for {path}: {_message(answer)}", "see the viewer's log")
+            raise Unavailable(
+                f"the viewer starts no kernel for {path}: {_message(answer)}", "see the viewer's log"
+            )
         session = answer.json()
         first_error = None
         try:
@@ -257,7 +279,11 @@ class _Kernel:
 
         output = output_from_msg(message)
         last = cell["outputs"][-1] if cell["outputs"] else None
-        if last and output["output_type"] == "stream" == last["output_type"] and output["name"] == last["name"]:
+        if (
+            last
+            and output["output_type"] == "stream" == last["output_type"]
+            and output["name"] == last["name"]
+        ):
             last["text"] += output["text"]
             return
         cell["outputs"].append(output)
@@ -279,7 +305,9 @@ class _Kernel:
 
     def _died(self, cell: dict[str, Any]) -> str:
         self.dead = True
-        return self._error(cell, "DeadKernel", "the kernel died while this cell ran (out of memory, or killed)")
+        return self._error(
+            cell, "DeadKernel", "the kernel died while this cell ran (out of memory, or killed)"
+        )
 
     @staticmethod
     def _error(cell: dict[str, Any], name: str, value: str) -> str:

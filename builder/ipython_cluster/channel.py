@@ -38,7 +38,9 @@ class Channel:
         """Call `handle(message)` in a thread of its own for each message, until the supervisor is gone."""
         if self.socket is None:
             return
-        threading.Thread(target=self._listen, args=(self.socket, handle), name="supervisor", daemon=True).start()
+        threading.Thread(
+            target=self._listen, args=(self.socket, handle), name="supervisor", daemon=True
+        ).start()
 
     @staticmethod
     def _listen(line, handle):

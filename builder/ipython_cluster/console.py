@@ -24,8 +24,10 @@ def main():
     with_notebooks()
     config = Config()
     config.InteractiveShellApp.exec_lines = [SETUP]
-    config.TerminalInteractiveShell.banner2 = "cluster {}: rc is the client, view all engines, lview load-balanced\n".format(
-        os.environ.get("IPYTHON_CLUSTER_LABEL", "")
+    config.TerminalInteractiveShell.banner2 = (
+        "cluster {}: rc is the client, view all engines, lview load-balanced\n".format(
+            os.environ.get("IPYTHON_CLUSTER_LABEL", "")
+        )
     )
     start_ipython(argv=sys.argv[1:], config=config)
 

@@ -8,7 +8,14 @@ import json
 import os
 import socket
 
-from ipyparallel.cluster.launcher import BaseLauncher, ControllerLauncher as _Controller, EngineLauncher, NotRunning
+from ipyparallel.cluster.launcher import (
+    BaseLauncher,
+    EngineLauncher,
+    NotRunning,
+)
+from ipyparallel.cluster.launcher import (
+    ControllerLauncher as _Controller,
+)
 from traitlets import Integer, Unicode
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ipython_builder import settings as settings_module
-from ipython_builder.events import JsonSink, NullSink, PlainSink, Reporter, Sink
 from ipython_builder.errors import UsageError
+from ipython_builder.events import JsonSink, NullSink, PlainSink, Reporter, Sink
 from ipython_builder.settings import Settings
 
 if TYPE_CHECKING:
@@ -57,7 +57,11 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
     @click.option(
-        "--progress", type=click.Choice(PROGRESS), default="auto", show_default=True, help="How progress is shown."
+        "--progress",
+        type=click.Choice(PROGRESS),
+        default="auto",
+        show_default=True,
+        help="How progress is shown.",
     )
     @functools.wraps(function)
     def wrapped(*args: Any, as_json: bool, progress: str, **kwargs: Any) -> Any:
@@ -70,7 +74,9 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
 def source_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """SOURCE and what narrows it, for the verbs that read a repository."""
     for option in (
-        click.option("--with", "extra", multiple=True, metavar="REQ", help="Install this too (may be repeated)."),
+        click.option(
+            "--with", "extra", multiple=True, metavar="REQ", help="Install this too (may be repeated)."
+        ),
         click.option("--context-dir", metavar="DIR", help="The folder inside the repository to use."),
         click.option("--ref", metavar="REF", help="Branch, tag or commit."),
         click.argument("source", metavar="SOURCE", default="."),
@@ -84,7 +90,9 @@ def install_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--index-url", metavar="URL", help="Package index to use instead of PyPI."),
         click.option(
-            "--ca-bundle", type=click.Path(exists=True, dir_okay=False), help="PEM file of your own authorities."
+            "--ca-bundle",
+            type=click.Path(exists=True, dir_okay=False),
+            help="PEM file of your own authorities.",
         ),
         click.option("--python", metavar="PATH|VERSION", help="The Python to install for."),
     ):

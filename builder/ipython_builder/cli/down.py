@@ -11,7 +11,9 @@ from ipython_builder.errors import UsageError
 @click.command("down", short_help="Stop a cluster and remove what it left")
 @label_argument
 @click.option("--all", "every", is_flag=True, help="All clusters of this machine.")
-@click.option("--discard", is_flag=True, help="Remove a cloned repository even where notebooks in it were changed.")
+@click.option(
+    "--discard", is_flag=True, help="Remove a cloned repository even where notebooks in it were changed."
+)
 @verb
 def command(context: Context, label: str | None, every: bool, discard: bool) -> None:
     """Stop the cluster LABEL: no process, port or file of it stays.

@@ -11,7 +11,9 @@ from ipython_builder.cli.common import Context, label_argument, platform, verb, 
 @label_argument
 @click.argument("role", required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes.")
-@click.option("--last", type=click.IntRange(0), default=200, show_default=True, help="Lines of each log to show.")
+@click.option(
+    "--last", type=click.IntRange(0), default=200, show_default=True, help="Lines of each log to show."
+)
 @verb
 def command(context: Context, label: str | None, role: str | None, follow: bool, last: int) -> None:
     """Show what the roles of the cluster LABEL said.

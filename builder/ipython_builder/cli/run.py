@@ -22,9 +22,16 @@ Examples:
 @click.command("run", epilog=EPILOG, short_help="Execute a notebook in the running viewer")
 @click.argument("label")
 @click.argument("notebook")
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the executed notebook here.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the executed notebook here.",
+)
 @click.option("--cells", metavar="FROM-TO", help="Run only these cells, counted from 1 with the text cells.")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds that one cell may take.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds that one cell may take."
+)
 @click.option("--allow-errors", is_flag=True, help="Go on after a cell that failed.")
 @verb
 def command(
@@ -85,7 +92,9 @@ def _read(workspace: Any, notebook: str) -> tuple[str, dict[str, Any], bool]:
         try:
             content = nbformat.read(file, as_version=4)
         except Exception as error:  # nbformat raises whatever its reader met
-            raise RepositoryError(f"{file} is not a notebook: {str(error)[:200]}", "mend the file") from missing
+            raise RepositoryError(
+                f"{file} is not a notebook: {str(error)[:200]}", "mend the file"
+            ) from missing
         return file.name, content, False
 
 

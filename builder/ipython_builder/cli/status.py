@@ -47,7 +47,9 @@ def render(state: dict[str, Any]) -> str:
         lines.append(f"  engines    {len(quiet)} ready, never restarted")
     lines += [f"  wrong      {what}" for what in state["wrong"]]
     if state["state"] in ("stopped", "unsupervised", "incomplete"):
-        lines.append(f"  next       ipython-builder up --label {state['label']} {state.get('source', 'SOURCE')}")
+        lines.append(
+            f"  next       ipython-builder up --label {state['label']} {state.get('source', 'SOURCE')}"
+        )
     return "\n".join(lines)
 
 

@@ -25,13 +25,25 @@ The viewer's password is random unless IPYTHON_USER_PASSWORD or --password-file 
 @click.command("up", epilog=EPILOG, short_help="Start a notebook and its cluster from a repository")
 @source_options
 @click.option("-n", "--engines", type=int, metavar="N", help="Engines to start.  [default: one a CPU]")
-@click.option("--label", metavar="L", envvar="IPYTHON_CLUSTER_LABEL", help="The cluster's label.  [default: random]")
-@click.option("--user", metavar="U", envvar="IPYTHON_USER_LABEL", help="The viewer's user label.  [default: random]")
-@click.option("--port", type=click.IntRange(1, 65535), help="The viewer's port.  [default: 8080 or the next free one]")
-@click.option("--host", "viewer_host", metavar="ADDRESS", help="Address the viewer listens on.  [default: 127.0.0.1]")
-@click.option("--password-file", type=click.Path(path_type=Path), help="File whose first line is the password.")
+@click.option(
+    "--label", metavar="L", envvar="IPYTHON_CLUSTER_LABEL", help="The cluster's label.  [default: random]"
+)
+@click.option(
+    "--user", metavar="U", envvar="IPYTHON_USER_LABEL", help="The viewer's user label.  [default: random]"
+)
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="The viewer's port.  [default: 8080 or the next free one]"
+)
+@click.option(
+    "--host", "viewer_host", metavar="ADDRESS", help="Address the viewer listens on.  [default: 127.0.0.1]"
+)
+@click.option(
+    "--password-file", type=click.Path(path_type=Path), help="File whose first line is the password."
+)
 @click.option("--upgrade", is_flag=True, help="Ask the index for newer versions.")
-@click.option("--allow-hooks", is_flag=True, help="Run the repository's .ipython-builder hooks on this machine.")
+@click.option(
+    "--allow-hooks", is_flag=True, help="Run the repository's .ipython-builder hooks on this machine."
+)
 @click.option("--on", type=click.Choice(["local"]), default="local", help="Where to run.", hidden=True)
 @install_options
 @verb

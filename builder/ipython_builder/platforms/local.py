@@ -20,7 +20,7 @@ from typing import Any
 
 from ipython_builder import cluster, control, logs, ports, prepare, processes, record, source, spec
 from ipython_builder.control import NoSupervisor
-from ipython_builder.errors import BuilderError, RepositoryError, Transient, UsageError
+from ipython_builder.errors import BuilderError, Transient, UsageError
 from ipython_builder.events import Phase, Reporter
 from ipython_builder.platforms.base import Console, Up
 from ipython_builder.record import Home, Record
@@ -82,11 +82,20 @@ class Local:
             )
         self.reporter.log(f"{home.label} is there already: putting it right")
         checkout = source.Checkout(
-            Path(made.checkout), Path(made.notebooks), made.source, made.ref, made.commit, 0, made.in_place, ()
+            Path(made.checkout),
+            Path(made.notebooks),
+            made.source,
+            made.ref,
+            made.commit,
+            0,
+            made.in_place,
+            (),
         )
         extra = request.extra or made.extra
         updated = self._record(home, _with(request, extra=extra, label=home.label), checkout, made)
-        if (updated.environment, updated.viewer_port) != (made.environment, made.viewer_port) and self._alive(home):
+        if (updated.environment, updated.viewer_port) != (made.environment, made.viewer_port) and self._alive(
+            home
+        ):
             self.reporter.log("what it is made of has changed: restarting it")
             self._stop(home)
         record.save(home, updated)
@@ -104,7 +113,9 @@ class Local:
             self.reporter.warning(warning)
         return checkout
 
-    def _record(self, home: Home, request: Up, checkout: source.Checkout, before: Record | None = None) -> Record:
+    def _record(
+        self, home: Home, request: Up, checkout: source.Checkout, before: Record | None = None
+    ) -> Record:
         """Read the repository, make both environments (side by side), choose ports."""
         from ipython_builder import environment
 
@@ -126,7 +137,9 @@ class Local:
         host = self.settings.viewer_host
         port = request.port or (before.viewer_port if before else None)
         if port and not (before and before.viewer_port == port) and not ports.free(host, port):
-            raise BuilderError(f"port {port} on {host} is in use", "name another with --port, or none for a free one")
+            raise BuilderError(
+                f"port {port} on {host} is in use", "name another with --port, or none for a free one"
+            )
         return Record(
             label=home.label,
             user=request.user or (before.user if before else cluster.random_label()),
@@ -206,7 +219,8 @@ class Local:
         tail = "\n".join(f"  {line}" for line in self._last_words(home, state))
         self._stop(home)
         raise BuilderError(
-            f"the cluster did not start: {reasons}\n{tail}", f"read all of it with `ipython-builder logs {home.label}`"
+            f"the cluster did not start: {reasons}\n{tail}",
+            f"read all of it with `ipython-builder logs {home.label}`",
         )
 
     def _last_words(self, home: Home, state: dict[str, Any]) -> list[str]:
@@ -221,7 +235,9 @@ class Local:
     def labels(self) -> list[str]:
         if not self.root.is_dir():
             return []
-        return sorted(path.name for path in self.root.iterdir() if path.is_dir() and cluster.LABEL.fullmatch(path.name))
+        return sorted(
+            path.name for path in self.root.iterdir() if path.is_dir() and cluster.LABEL.fullmatch(path.name)
+        )
 
     def status(self, label: str) -> dict[str, Any]:
         home = self._home(label)
@@ -253,10 +269,14 @@ class Local:
         try:
             state = control.ask(home.socket, "scale", count=count)
         except NoSupervisor as error:
-            raise BuilderError(f"{label} does not run", f"start it: ipython-builder up --label {label} SOURCE") from error
+            raise BuilderError(
+                f"{label} does not run", f"start it: ipython-builder up --label {label} SOURCE"
+            ) from error
         deadline = time.monotonic() + START_SECONDS + count
         with self.reporter.phase("scale", f"scaling to {count} engines") as phase:
-            while state["engines"]["registered"] != count and not state["wrong"] and time.monotonic() < deadline:
+            while (
+                state["engines"]["registered"] != count and not state["wrong"] and time.monotonic() < deadline
+            ):
                 phase.progress(f"{state['engines']['registered']}/{count} engines")
                 time.sleep(0.03)
                 state = control.ask(home.socket, "status")
@@ -272,7 +292,9 @@ class Local:
         try:
             return self._home(label).password.read_text().strip()
         except FileNotFoundError:
-            raise BuilderError(f"{label} has no password yet: its `up` was cut off", "run `up` again") from None
+            raise BuilderError(
+                f"{label} has no password yet: its `up` was cut off", "run `up` again"
+            ) from None
 
     def viewer(self, label: str) -> tuple[str, str]:
         made = record.load(self._home(label))
@@ -287,7 +309,9 @@ class Local:
         home = self._home(label)
         made = record.load(home)
         if made is None or not self._alive(home):
-            raise BuilderError(f"{label} does not run", f"start it: ipython-builder up --label {label} SOURCE")
+            raise BuilderError(
+                f"{label} does not run", f"start it: ipython-builder up --label {label} SOURCE"
+            )
         argv = [str(home.thin / "bin" / "python"), "-m", "ipython_cluster.console", *words]
         return Console(argv, environ(made, home, os.environ), Path(made.notebooks))
 
@@ -370,7 +394,8 @@ class Local:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise BuilderError(
-                f"{self.root} cannot be made: {error.strerror}", "set IPYTHON_BUILDER_STATE_DIR to another folder"
+                f"{self.root} cannot be made: {error.strerror}",
+                "set IPYTHON_BUILDER_STATE_DIR to another folder",
             ) from error
 
     def _new_label(self) -> str:
@@ -385,7 +410,9 @@ class Local:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise Transient(f"another up or down of {label} is under way", "try again when it is done") from None
+                raise Transient(
+                    f"another up or down of {label} is under way", "try again when it is done"
+                ) from None
             yield
 
     def _description(self, home: Home, made: Record, state: dict[str, Any]) -> dict[str, Any]:
@@ -398,7 +425,11 @@ class Local:
             "url": _url(made),
             "password": self.password(made.label),
             "viewer": {"url": _url(made), "pid": pids.get("viewer")},
-            "controller": {"host": host, "ports": [first, first + cluster.PORT_COUNT - 1], "pid": pids.get("controller")},
+            "controller": {
+                "host": host,
+                "ports": [first, first + cluster.PORT_COUNT - 1],
+                "pid": pids.get("controller"),
+            },
             "engines": state["engines"],
             "environment": {"key": made.environment, "path": made.environment_path, "python": made.python},
             "source": made.source,
