@@ -1,6 +1,7 @@
 """The one door to subprocesses: argv lists only, lines streamed, secrets redacted, whole groups killed.
 
-The supervisor of roles has processes of its own kind (node.py); everything else that is run comes through here.
+The supervisor of roles has processes of its own kind (node.py); everything else that is run comes through
+here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Asking a supervisor: one JSON line out, one JSON line back, over a unix socket that only its owner can open.
+"""Asking a supervisor: one JSON line out, one back, over a unix socket that only its owner can open.
 
 Also the one place that knows how to bind and reach a socket whose path is longer than the 107 bytes that a
 socket address holds.

@@ -31,7 +31,7 @@ def files(folder: Path, role: str | None) -> list[Path]:
 
 
 def lines(folder: Path, role: str | None, *, follow: bool = False, last: int = 200) -> Iterator[str]:
-    """The last lines of the chosen logs, each with its file's name when there are several; then, on `follow`, new ones."""
+    """The last lines of the chosen logs, then, on `follow`, new ones; named where there are several logs."""
     chosen = files(folder, role)
     named = len(chosen) > 1 or follow
     offsets: dict[Path, int] = {}

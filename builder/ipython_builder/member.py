@@ -17,7 +17,7 @@ from ipython_builder.roles import Role
 
 CHANNEL = "IPYTHON_NODE_CHANNEL"  # as ipython_cluster.channel reads it
 LOG_LIMIT = 5_000_000  # bytes after which a log is put aside at the next start
-# Seconds before the next start, by how many starts failed in a row; a role that held for STEADY starts at once.
+# Seconds before the next start, by how many starts failed in a row; what held for STEADY starts at once.
 BACKOFF = (0.0, 0.2, 1.0, 3.0, 10.0, 30.0)
 STEADY = 30.0
 FAILING = 4  # failed starts in a row after which status says so
@@ -77,7 +77,7 @@ class Member:
             self.failures = 0 if held > STEADY else self.failures + 1
             self.restarts += 1
             self.become("waiting")
-            # The first death may be anybody's kill: start at once. What dies again and again gets ever longer pauses.
+            # The first death may be anybody's kill: start at once. What dies again waits ever longer.
             await asyncio.sleep(BACKOFF[min(self.failures - 1, len(BACKOFF) - 1)] if self.failures else 0)
         self.become("stopped")
 

@@ -42,7 +42,7 @@ class Node:
         self.changing = asyncio.Lock()
         self.started = time.time()
 
-    # -- members ------------------------------------------------------------------------------------------------
+    # -- members -----------------------------------------------------------------------------------
 
     def start(self, name: str, number: int = 0) -> None:
         role = ROLES[name]
@@ -90,7 +90,7 @@ class Node:
         finally:
             writer.close()
 
-    # -- what can be asked --------------------------------------------------------------------------------------
+    # -- what can be asked -------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
         roles = [member.status() for _, member in sorted(self.members.items())]
@@ -180,10 +180,10 @@ class Node:
         finally:
             writer.close()
 
-    # -- life ---------------------------------------------------------------------------------------------------
+    # -- life --------------------------------------------------------------------------------------
 
     async def live(self) -> None:
-        """Start everything at once (who comes first waits for the others), serve until told to stop, stop everything."""
+        """Start everything at once (who comes first waits), serve until told to stop, stop everything."""
         loop = asyncio.get_running_loop()
         for sig in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sig, self.stopping.set)

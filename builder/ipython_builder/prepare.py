@@ -1,4 +1,4 @@
-"""The files that a role finds at its start: connection files, the viewer's configuration, the kernel's specification.
+"""What a role finds at its start: connection files, the viewer's configuration, the kernel's specification.
 
 All of them are derived from the record, the key and the password, so they are written anew at every start,
 before any process exists.
@@ -23,7 +23,7 @@ def link(record: Record, home: Home) -> cluster.Link:
 
 
 def secrets_for(home: Home, password: str | None) -> None:
-    """Make sure that there are a key and a password; what is there already stays unless `password` is given."""
+    """See that there are a key and a password; what is there already stays unless `password` is given."""
     if not home.key.exists():
         write_private(home.key, cluster.new_key() + "\n")
     if password is not None or not home.password.exists():
@@ -86,7 +86,7 @@ def kernel_spec(record: Record, home: Home) -> dict[str, Any]:
 
 
 def cluster_file(record: Record, home: Home) -> dict[str, Any]:
-    """What ``ipp.Cluster.from_file()`` and JupyterLab's cluster panel read: our launchers, and what they need."""
+    """What ``ipp.Cluster.from_file()`` and JupyterLab's cluster panel read: our launchers and their needs."""
     state = {"state": "running", "profile_dir": str(home.ipython / "profile_default"), "cluster_id": ""}
     return {
         "cluster": {

@@ -1,7 +1,7 @@
 """Finding and ending what belongs to a cluster, whoever started it: by the mark in its environment.
 
-Kernels and terminals lead sessions of their own, so killing the viewer's group does not reach them; and after a
-supervisor's death nobody has a list. The mark is inherited by everything.
+Kernels and terminals lead sessions of their own, so killing the viewer's group does not reach them; and after
+a supervisor's death nobody has a list. The mark is inherited by everything.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def of(home: Path) -> list[int]:
 
 
 def sweep(home: Path, grace: float = 2.0) -> int:
-    """End every process of the cluster in `home`: SIGTERM, `grace` seconds, SIGKILL. Returns how many there were."""
+    """End every process of the cluster in `home`: SIGTERM, `grace` seconds, SIGKILL; returns their number."""
     first = of(home)
     for pid in first:
         _signal(pid, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""A cluster's record: what it is made of, as one JSON file in its folder, and the names of the files beside it.
+"""A cluster's record: what it is made of, as one JSON file, and the names of the files beside it.
 
 The folder is all that a cluster leaves on a machine, so removing it removes the cluster.
 """
@@ -130,7 +130,7 @@ def load(home: Home) -> Record | None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, atomically; its folder is made, for the owner alone, if needed."""
+    """Write a file that only its owner can read, atomically; its folder is made the same way if needed."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     half = path.with_name(f".{path.name}.{os.getpid()}")
     half.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ class Role:
     """One row.
 
     Attributes:
-        argv: the command for member number `id`; never holds a secret, since every user of a machine can read it.
+        argv: the command for member number `id`; no secret in it, since every user of a machine can read it.
         ready: ``channel``: the role says so itself; ``http``: its port answers.
         grace: seconds between SIGTERM and SIGKILL.
     """
@@ -55,7 +55,8 @@ ROLES = {
 def environ(record: Record, home: Home, caller: Mapping[str, str]) -> dict[str, str]:
     """The environment of every role, and of a console: the caller's own, with the cluster's paths first.
 
-    The same for all, so that ``ipp.Client()``, ``%pip`` and ``!python`` mean the same thing wherever they are typed.
+    The same for all, so that ``ipp.Client()``, ``%pip`` and ``!python`` mean the same thing
+    wherever they are typed.
     """
     result = {name: value for name, value in caller.items() if not name.startswith(_DROPPED_PREFIXES)}
     below = Path(record.environment_path)

@@ -48,7 +48,7 @@ class Workspace:
     def __init__(self, url: str, password: str) -> None:
         self.url = url if url.endswith("/") else url + "/"
         self.session = requests.Session()
-        # Our viewer, not a proxy's idea of it: a company's HTTP_PROXY must not see a loopback URL or the password.
+        # Our viewer, not a proxy's idea of it: no HTTP_PROXY may see a loopback URL or the password.
         self.session.trust_env = not re.match(r"https?://(127\.|localhost|\[::1\])", self.url)
         self._log_in(password)
 
@@ -146,7 +146,7 @@ class Workspace:
         allow_errors: bool = False,
         on_cell: Callable[[CellDone], None] = lambda done: None,
     ) -> str | None:
-        """Run a notebook's code cells in a new kernel of the viewer; outputs are put into `notebook` as they come.
+        """Run a notebook's code cells in a new kernel of the viewer; outputs go into `notebook` as they come.
 
         Args:
             path: where the notebook is, or would be, in the workspace: its kernel starts in that folder.
@@ -227,8 +227,8 @@ class _Kernel:
     def close(self) -> None:
         app = self.client.kernel_socket
         if app is not None and app.sock is not None and app.sock.sock is not None:
-            # Its reader sleeps ten seconds at a time and does not notice that its socket was closed; the end of the
-            # stream wakes it, if it is given the time to see it.
+            # Its reader sleeps ten seconds at a time and does not notice that its socket was closed; the end
+            # of the stream wakes it, if it is given the time to see it.
             app.keep_running = False
             app.sock.sock.shutdown(socket.SHUT_RDWR)
             self.client.connection_thread.join(2)

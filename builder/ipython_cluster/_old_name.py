@@ -1,6 +1,7 @@
 """``IPython.parallel``, the name until 2015, as a name of ipyparallel: old notebooks run unchanged.
 
-A ``.pth`` file imports this at every start of Python, so it imports nothing but ``sys`` until the name is asked for.
+A ``.pth`` file imports this at every start of Python: nothing but ``sys`` is imported until the name is asked
+for.
 A file inside IPython's own folder would be lost when somebody upgrades IPython in a notebook.
 """
 
@@ -19,7 +20,7 @@ class Finder:
         from importlib.machinery import ModuleSpec
 
         # is_package, so that `import IPython.parallel.error` looks here for `error` too
-        return ModuleSpec(name, Loader(), is_package=True)
+        return ModuleSpec(name, Loader(), is_package=True)  # type: ignore[arg-type]
 
 
 class Loader:

@@ -5,7 +5,7 @@ import sys
 
 
 def without_working_folder():
-    """Take the working folder off ``sys.path``, so that a ``queue.py`` beside the notebooks shadows nothing of ours."""
+    """Take the working folder off ``sys.path``: a ``queue.py`` beside the notebooks shadows nothing."""
     here = os.getcwd()
     sys.path[:] = [entry for entry in sys.path if entry not in ("", here)]
 

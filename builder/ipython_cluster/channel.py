@@ -13,7 +13,7 @@ ENVIRONMENT = "IPYTHON_NODE_CHANNEL"  # the number of the file descriptor
 
 
 class Channel:
-    """This process's end. Without a supervisor (someone started the role by hand) it says nothing to nobody."""
+    """This process's end. Without a supervisor (a role started by hand) it says nothing to nobody."""
 
     def __init__(self):
         number = os.environ.pop(ENVIRONMENT, "")

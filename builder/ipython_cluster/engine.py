@@ -15,7 +15,7 @@ import threading  # noqa: E402
 import time  # noqa: E402
 
 # A fifth of a second and eight megabytes an engine for a debugger that nobody can attach to one.
-sys.modules.setdefault("debugpy", None)
+sys.modules.setdefault("debugpy", None)  # type: ignore[arg-type]
 
 import zmq  # noqa: E402
 from ipyparallel.engine.app import IPEngine  # noqa: E402
@@ -27,7 +27,7 @@ RETRY = 2.0  # seconds between two attempts to register again
 
 
 class Engine(IPEngine):
-    """Registers under the id it is given, tells the supervisor, and registers again after a controller's death."""
+    """Registers under the id it is given, tells the supervisor, registers again when the controller died."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

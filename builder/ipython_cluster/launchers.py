@@ -1,4 +1,4 @@
-"""How ipyparallel's own tools see a cluster that a supervisor runs: ``ipp.Cluster.from_file()``, JupyterLab's panel.
+"""How ``ipp.Cluster.from_file()`` and JupyterLab's panel see a cluster that a supervisor runs.
 
 They start and stop nothing themselves; they ask the supervisor, which starts, heals and stops engines
 the same way whoever asked. Registered under the name ``ipython-cluster``.

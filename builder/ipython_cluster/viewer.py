@@ -1,4 +1,4 @@
-"""The viewer: JupyterLab (or the Notebook that a repository brings), started without what its first page does not need.
+"""The viewer: JupyterLab (or the repository's Notebook), without what its first page does not need.
 
 Start with ``python -m ipython_cluster.viewer jupyterlab``; everything else comes from ``JUPYTER_CONFIG_DIR``.
 """
@@ -15,7 +15,7 @@ def main():
     module = sys.argv[1] if len(sys.argv) > 1 else "jupyterlab"
     # jsonschema takes it as absent then; importing it compiles grammars for half a second, to check
     # internationalised addresses that no schema of the viewer has.
-    sys.modules["rfc3987_syntax"] = None
+    sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
     sys.argv = [module]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

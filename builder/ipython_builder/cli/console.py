@@ -20,8 +20,8 @@ from ipython_builder.cli.common import Context, platform, verb
 def command(context: Context, label: str, words: tuple[str, ...]) -> None:
     """Open an IPython in the environment and folder of the cluster LABEL.
 
-    `rc` is the client, `view` all engines, `lview` the load-balanced view. Whatever follows LABEL is handed to
-    IPython: `ipython-builder console x7k2q -c 'print(rc.ids)'`, or the name of a script.
+    `rc` is the client, `view` all engines, `lview` the load-balanced view. Whatever follows LABEL is handed
+    to IPython: `ipython-builder console x7k2q -c 'print(rc.ids)'`, or the name of a script.
     """
     console = platform(context).console(label, words)
     os.chdir(console.cwd)

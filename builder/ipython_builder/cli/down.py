@@ -18,7 +18,7 @@ from ipython_builder.errors import UsageError
 def command(context: Context, label: str | None, every: bool, discard: bool) -> None:
     """Stop the cluster LABEL: no process, port or file of it stays.
 
-    A folder that was used in place is not touched. A clone in which notebooks were changed is kept, and named.
+    A folder used in place is not touched. A clone in which notebooks were changed is kept, and named.
     """
     if every and label:
         raise UsageError("--all and a label exclude each other")

@@ -10,7 +10,7 @@ from ipython_builder.cli.common import Context, platform, verb
 @click.command("prune", short_help="Remove cached environments that nothing uses")
 @verb
 def command(context: Context) -> None:
-    """Remove cached environments of which no cluster, running or stopped, is made. Prints what was removed."""
+    """Remove cached environments that no cluster, running or stopped, is made of. Prints what was removed."""
     from ipython_builder import environment
 
     used = platform(context).environments_in_use()

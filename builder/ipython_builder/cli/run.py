@@ -40,9 +40,9 @@ def command(
 ) -> int:  # fmt: skip
     """Execute NOTEBOOK in the viewer of the cluster LABEL, with a kernel of its own.
 
-    NOTEBOOK is a path in the workspace, or else a file here. What ran is written even when a cell fails; then the
-    exit code is 1. Without -o a notebook of the workspace is saved where it is, and a file here beside it as
-    NAME.done.ipynb.
+    NOTEBOOK is a path in the workspace, or else a file here. What ran is written even when a cell fails; then
+    the exit code is 1. Without -o a notebook of the workspace is saved where it is, and a file here beside it
+    as NAME.done.ipynb.
     """
     from ipython_builder.workspace import CellDone, Workspace
 
@@ -55,7 +55,8 @@ def command(
     with reporter.phase("run", f"running {path}") as phase:
 
         def show(done: CellDone) -> None:
-            line = f"[{done.nth}/{done.code_cells}] cell {done.position}, {done.seconds:.1f} s: {done.first_line[:60]}"
+            where = f"[{done.nth}/{done.code_cells}] cell {done.position}"
+            line = f"{where}, {done.seconds:.1f} s: {done.first_line[:60]}"
             if done.failed:
                 reporter.warning(f"{line} → {done.failed}")
             else:
@@ -80,7 +81,7 @@ def command(
 
 
 def _read(workspace: Any, notebook: str) -> tuple[str, dict[str, Any], bool]:
-    """The notebook's path in the workspace, its content, and whether it is there; a file here is the second choice."""
+    """Its path in the workspace, its content, whether it is there; a file here is the second choice."""
     try:
         return notebook, workspace.read(notebook), True
     except RepositoryError as missing:

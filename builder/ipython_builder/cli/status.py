@@ -30,9 +30,8 @@ def command(context: Context, label: str | None) -> int:
 def render(state: dict[str, Any]) -> str:
     """The state for a person; engines that are well are one line."""
     engines = state["engines"]
-    lines = [
-        f"{state['label']}: {state['state']}, {engines['registered']} of {engines['requested']} engines registered",
-    ]
+    counted = f"{engines['registered']} of {engines['requested']} engines registered"
+    lines = [f"{state['label']}: {state['state']}, {counted}"]
     lines += [f"  {name:<10} {state[name]}" for name in ("url", "source", "notebooks") if state.get(name)]
     well = [role for role in state["roles"] if role["role"] == "engine" and role["state"] == "ready"]
     for role in state["roles"]:

@@ -46,7 +46,7 @@ class Platform(Protocol):
     """A place where clusters run. Every method raises `errors.BuilderError` and says what to do next."""
 
     def up(self, request: Up) -> dict[str, Any]:
-        """Start a cluster, or put right and describe the one of that label; returns the `up --json` object."""
+        """Start a cluster, or put right the one of that label; returns the `up --json` object."""
 
     def labels(self) -> list[str]: ...
 

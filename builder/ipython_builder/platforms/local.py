@@ -38,7 +38,7 @@ class Local:
         self.reporter = reporter
         self.root = settings.state_dir / "clusters"
 
-    # -- up -----------------------------------------------------------------------------------------------------
+    # -- up ----------------------------------------------------------------------------------------
 
     def up(self, request: Up) -> dict[str, Any]:
         _only_linux()
@@ -49,10 +49,7 @@ class Local:
         self._make_root()
         with self._locked(label):
             made = record.load(home)
-            if made is None:
-                made = self._create(home, request)
-            else:
-                made = self._again(home, made, request)
+            made = self._create(home, request) if made is None else self._again(home, made, request)
             prepare.secrets_for(home, request.password)
             state = self._start(home, made)
         return self._description(home, made, state)
@@ -230,7 +227,7 @@ class Local:
         except BuilderError:
             return []
 
-    # -- the other verbs ----------------------------------------------------------------------------------------
+    # -- the other verbs ---------------------------------------------------------------------------
 
     def labels(self) -> list[str]:
         if not self.root.is_dir():
@@ -259,7 +256,7 @@ class Local:
         if made:
             state |= {
                 "url": _url(made), "source": made.source, "notebooks": made.notebooks, "commit": made.commit,
-                "environment": {"key": made.environment, "path": made.environment_path, "python": made.python},
+                "environment": _environment(made),
             }  # fmt: skip
         return state
 
@@ -281,8 +278,9 @@ class Local:
                 time.sleep(0.03)
                 state = control.ask(home.socket, "status")
             if state["engines"]["registered"] != count:
+                why = "; ".join(state["wrong"]) or "too slow"
                 raise BuilderError(
-                    f"{state['engines']['registered']} of {count} engines came: {'; '.join(state['wrong']) or 'too slow'}",
+                    f"{state['engines']['registered']} of {count} engines came: {why}",
                     f"ipython-builder logs {label} engine",
                 )
             phase.done(f"{count} engines")
@@ -341,7 +339,7 @@ class Local:
         made = [found for label in self.labels() if (found := self._load(label))]
         return {key for one in made for key in (one.environment, one.viewer_environment) if key}
 
-    # -- the folder and the supervisor --------------------------------------------------------------------------
+    # -- the folder and the supervisor -------------------------------------------------------------
 
     def _home(self, label: str) -> Home:
         home = Home(self.root / cluster.check_label(label))
@@ -431,7 +429,7 @@ class Local:
                 "pid": pids.get("controller"),
             },
             "engines": state["engines"],
-            "environment": {"key": made.environment, "path": made.environment_path, "python": made.python},
+            "environment": _environment(made),
             "source": made.source,
             "commit": made.commit,
             "notebooks": made.notebooks,
@@ -453,8 +451,13 @@ def _count(asked: int | None, before: Record | None) -> int:
     return before.engines if before else len(os.sched_getaffinity(0))
 
 
+def _environment(made: Record) -> dict[str, str]:
+    return {"key": made.environment, "path": made.environment_path, "python": made.python}
+
+
 def _url(made: Record) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(made.viewer_host, made.viewer_host)  # noqa: S104
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(made.viewer_host, made.viewer_host)  # noqa: S104
+    host = f"[{reached}]" if ":" in reached else reached
     return f"http://{host}:{made.viewer_port}/"
 
 
