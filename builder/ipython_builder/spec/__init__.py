@@ -32,11 +32,12 @@ _SPEAKERS: tuple[tuple[str, str, _Reader], ...] = (
 )
 
 
-def read(root: Path, *, extra: Sequence[str] = ()) -> Spec:
+def read(root: Path, *, extra: Sequence[str] = (), speaker: str | None = None) -> Spec:
     """What the repository in `root` asks for.
 
     Args:
         extra: requirement lines of the caller, added to the repository's.
+        speaker: only files of this name may speak (`lock` reads requirements.in and nothing else).
 
     Raises:
         RepositoryError: a file is broken or refused, or asks for what cannot be had here; with file and line.
@@ -50,7 +51,7 @@ def read(root: Path, *, extra: Sequence[str] = ()) -> Spec:
         (f"{folder}{name}", kind, reader)
         for folder in folders
         for name, kind, reader in _SPEAKERS
-        if tree.exists(f"{folder}{name}")
+        if speaker in (None, name) and tree.exists(f"{folder}{name}")
     ]
     file, kind, conda_python = None, "none", ""
     for candidate, its_kind, reader in candidates:
@@ -60,7 +61,7 @@ def read(root: Path, *, extra: Sequence[str] = ()) -> Spec:
             conda_python = said if isinstance(said, str) else ""
             break
     else:
-        for folder in folders:
+        for folder in folders if speaker is None else ():
             pyproject.refuse_poetry(tree, f"{folder}pyproject.toml")
     hashed = bool(asked.lines) and not asked.unhashed
     if kind == "requirements" and hashed:
