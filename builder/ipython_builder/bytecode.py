@@ -1,8 +1,8 @@
 """Compiled bytecode as something that is cached like a wheel: compiled once, linked into every environment.
 
-Compiling is nine tenths of a warm install (a scientific stack: 0.8 s to link, 13 s to compile). A ``.pyc`` with
-an unchecked hash depends on its source alone, not on a path or a time: Python itself mends the file name inside
-(``_fix_co_filename``). So what was compiled for one environment serves the next one, per wheel.
+Compiling is nine tenths of a warm install (a scientific stack: 0.8 s to link, 13 s to compile). A ``.pyc``
+with an unchecked hash depends on its source alone, not on a path or a time: Python itself mends the file name
+inside (``_fix_co_filename``). So what was compiled for one environment serves the next one, per wheel.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ def ensure(python: Path, site_packages: Path, store: Path, reporter: Reporter) -
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as listing:
             listing.write("".join(f"{source}\n" for source in sources))
             listing.flush()
-            # A syntax error in a package's own templates is not ours to judge: -qq, and the exit code is let go.
-            commands.run(
-                [python, "-I", "-m", "compileall", "-qq", "-j", "0", "--invalidation-mode", "unchecked-hash"]
-                + ["-i", listing.name],
-                cwd=site_packages,
-            )
-        for dist in missing:
-            _keep(dist, site_packages)
+            # A syntax error in a package's own templates is not ours to judge: -qq, and code 1 is let go.
+            words = ["-I", "-W", "ignore", "-m", "compileall", "-qq", "-j", "0", "-i", listing.name]
+            mode = ["--invalidation-mode", "unchecked-hash"]
+            compiled = commands.run([python, *words, *mode], cwd=site_packages)
+        # Killed, or out of memory or disk: slower here, and not worth keeping.
+        if compiled.returncode >= 0 and not compiled.stderr:
+            for dist in missing:
+                _keep(dist, site_packages)
         phase.done(f"compiled {len(sources)} modules of {len(missing)} packages")
 
 
@@ -82,7 +82,7 @@ def _read(info: Path, store: Path) -> _Dist:
 
 
 def _pyc_files(folder: Path, dist: _Dist) -> list[Path]:
-    found = []
+    found: list[Path] = []
     for name in dist.sources:
         source = Path(name)
         found.extend((folder / source.parent / "__pycache__").glob(f"{source.stem}.*.pyc"))

@@ -1,13 +1,13 @@
 """A specification becomes an installed environment with a content key, made once and shared [uv].
 
-Two steps, each with its own key. What is asked for (the *request*) is resolved to exact versions (the *pins*);
-the environment's key is a hash of everything that decides its bytes. A request that was resolved before needs
-no index and no installer: that is a warm `up`. Environments are read-only; each cluster has a thin one of its
-own over it (`make_thin`), where `%pip install` lands.
+What is asked for (the *request*) is resolved to exact versions (the *pins*); the environment's key is a hash
+of both, so of everything that decides its bytes. A request that was resolved before needs no index and no
+installer: that is a warm `up`. Environments are read-only; each cluster has a thin one over it (`thin`).
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -30,7 +30,8 @@ from ipython_builder.settings import Settings
 from ipython_builder.spec import Spec
 
 MARKER = ".complete.json"  # written last: an environment without it is half-made and never used
-_FORMAT = 1  # raise it when the same inputs shall give another environment
+WAIT_SECONDS = 1800.0
+_FORMAT = 2  # raise it when the same inputs shall give another environment
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Environment:
 
     @property
     def site_packages(self) -> Path:
-        return _site_packages(self.path, self.python)
+        return site_packages(self.path, self.python)
 
 
 def ensure(spec: Spec, settings: Settings, reporter: Reporter, *, upgrade: bool = False) -> Environment:
@@ -68,91 +69,31 @@ def ensure(spec: Spec, settings: Settings, reporter: Reporter, *, upgrade: bool 
         BuilderError: the disk is full or cannot be written to.
     """
     python = interpreters.find(spec.python, settings, wanted_by=spec.python_from)
-    work = installer.Installer(settings, reporter, python)
-    request = _digest(
-        python=_identity(python),
-        uv=version("uv"),
-        lines=spec.lines,
-        constraints=spec.constraints,
-        pylock=spec.pylock.read_text() if spec.pylock else None,
-        local=[_content(path) for path in spec.local_paths],
-        indexes=[settings.index_url, *settings.extra_index_urls, *spec.index_urls],
-        runtime=[runtime.REQUIREMENTS, runtime.preferred_versions()],
-        wheel=_wheel(settings),
-    )
-    pointer = _cache(settings, "environments", "requests") / request
-    if not upgrade and not _moves(spec):
-        found = _known(pointer, settings, python)
-        if found:
+    with _in_cache(settings):
+        request = _request(spec, settings, python)
+        pointer = _cache(settings, "environments", "requests") / request
+        again = upgrade or _moves(spec)
+        if not again and (found := _known(pointer, settings, python)):
             return found
-    with _locked(pointer, reporter):
-        if not upgrade and not _moves(spec):
-            found = _known(pointer, settings, python)  # made while we waited
-            if found:
-                return found
-        if spec.hashed or spec.pylock:
-            key = request  # a lock is its own resolution
-            environment = _make(key, settings, reporter, python, lambda path: work.install_locked(spec, path))
-        else:
+        with _locked(pointer, reporter):
+            if not again and (found := _known(pointer, settings, python)):
+                return found  # made while we waited
+            work = installer.Installer(settings, reporter, python)
             pins = work.resolve(spec)
             key = _digest(request=request, pins=pins)
-            environment = _make(
-                key, settings, reporter, python, lambda path: work.install_pins(pins, spec, path)
-            )
-        _write(pointer, environment.key)
-        return environment
+            made = _make(key, settings, reporter, python, lambda path: work.install(spec, pins, path))
+            _write(pointer, key)
+            return made
 
 
 def ensure_viewer(settings: Settings, reporter: Reporter) -> Environment:
-    """The viewer's own environment, from our lock, for the Python that runs us."""
+    """The viewer's own environment, from our lock."""
     python = interpreters.find(">=3.11", settings)
-    key = _digest(
-        python=_identity(python), uv=version("uv"), lock=runtime.viewer_lock(), wheel=_wheel(settings)
-    )
-    environment = _known_key(key, settings, python)
-    if environment:
-        return environment
-    work = installer.Installer(settings, reporter, python)
-    with _locked(_cache(settings, "environments", "requests") / key, reporter):
-        return _known_key(key, settings, python) or _make(
-            key, settings, reporter, python, work.install_viewer
-        )
-
-
-def make_thin(environment: Environment, path: Path) -> None:
-    """A cluster's own environment over a shared one: a link, ``pyvenv.cfg``, a ``.pth``, and the scripts.
-
-    An existing one at `path` is put over `environment` with what was installed into it kept, as long as it is for
-    the same Python; else it is made anew. Takes milliseconds.
-    """
-    site_packages = _site_packages(path, environment.python)
-    if path.exists() and not site_packages.is_dir():
-        shutil.rmtree(path)
-    site_packages.mkdir(parents=True, exist_ok=True)
-    bin_folder = path / "bin"
-    bin_folder.mkdir(exist_ok=True)
-    base = environment.python.path
-    (path / "pyvenv.cfg").write_text(
-        f"home = {base.parent}\ninclude-system-site-packages = false\nversion = {environment.python.version}\n"
-    )
-    # addsitedir, not a plain path: the .pth files of the shared environment count too.
-    (site_packages / "_ipython_builder_shared.pth").write_text(
-        f"import site; site.addsitedir({str(environment.site_packages)!r})\n"
-    )
-    for name in ("python", "python3"):
-        link = bin_folder / name
-        link.unlink(missing_ok=True)
-        link.symlink_to(base)
-    # Scripts such as pip and ipython must run in this environment, not in the one below it.
-    below, here = str(environment.path).encode(), str(path).encode()
-    for script in environment.bin.iterdir():
-        target = bin_folder / script.name
-        if script.is_symlink() or not script.is_file() or target.exists():
-            continue
-        head, newline, body = script.read_bytes().partition(b"\n")
-        if head.startswith(b"#!") and (below in head or below in body[:512]):
-            target.write_bytes(head.replace(below, here) + newline + body.replace(below, here))
-            target.chmod(0o755)
+    with _in_cache(settings):
+        lock, wheel = runtime.viewer_lock(), _wheel(settings)
+        key = _digest(python=_identity(python), uv=version("uv"), lock=lock, wheel=wheel)
+        work = installer.Installer(settings, reporter, python)
+        return _make(key, settings, reporter, python, work.install_viewer)
 
 
 def prune(settings: Settings, in_use: set[str], reporter: Reporter) -> list[Path]:
@@ -160,9 +101,9 @@ def prune(settings: Settings, in_use: set[str], reporter: Reporter) -> list[Path
     removed = []
     root = _cache(settings, "environments")
     for path in sorted(root.iterdir()) if root.is_dir() else []:
-        if path.name in ("requests", "half") or path.name in in_use or not path.is_dir():
+        if path.name == "requests" or path.name in in_use or not path.is_dir():
             continue
-        with _locked(root / "requests" / path.name, reporter):
+        with _in_cache(settings), _locked(root / "requests" / path.name, reporter):
             remove(path)
         removed.append(path)
     requests = root / "requests"
@@ -170,6 +111,11 @@ def prune(settings: Settings, in_use: set[str], reporter: Reporter) -> list[Path
         if pointer.suffix == "" and pointer.is_file() and not (root / pointer.read_text().strip()).is_dir():
             pointer.unlink(missing_ok=True)
     return removed
+
+
+def site_packages(path: Path, python: Interpreter) -> Path:
+    """Where packages are in an environment at `path`."""
+    return path / "lib" / f"python3.{python.minor}" / "site-packages"
 
 
 def remove(path: Path) -> None:
@@ -182,28 +128,26 @@ def remove(path: Path) -> None:
 def _make(
     key: str, settings: Settings, reporter: Reporter, python: Interpreter, install: Callable[[Path], None]
 ) -> Environment:
-    """Build in place (scripts hold their own path), mark it complete at the very end, remove it when that fails."""
-    known = _known_key(key, settings, python)
-    if known:
+    """Build in place (scripts hold their own path), mark it complete at the end, remove it if that fails."""
+    if known := _known_key(key, settings, python):
         return known
     path = _cache(settings, "environments") / key
-    try:
-        remove(path)
-        install(path)
-        store = _cache(settings, "bytecode") / f"{python.version}-{_identity(python)[-8:]}"
-        bytecode.ensure(path / "bin" / "python", _site_packages(path, python), store, reporter)
-        _write(path / MARKER, json.dumps({"key": key, "python": str(python.path), "made": int(time.time())}))
-        for folder, _, _ in os.walk(path):
-            os.chmod(folder, 0o555)  # noqa: S103
-    except OSError as error:
-        remove(path)
-        raise BuilderError(
-            f"the environment cannot be made in {path.parent}: {error.strerror}",
-            "free some space, or set IPYTHON_BUILDER_CACHE_DIR to a folder that can be written to",
-        ) from error
-    except BaseException:
-        remove(path)
-        raise
+    with _locked(_cache(settings, "environments", "requests") / key, reporter):
+        if known := _known_key(key, settings, python):
+            return known
+        try:
+            remove(path)  # what a killed process left
+            install(path)
+            store = _cache(settings, "bytecode") / f"{python.version}-{_identity(python)[-8:]}"
+            bytecode.ensure(path / "bin" / "python", site_packages(path, python), store, reporter)
+            _write(
+                path / MARKER, json.dumps({"key": key, "python": str(python.path), "made": int(time.time())})
+            )
+            for folder, _, _ in os.walk(path):
+                os.chmod(folder, 0o555)  # noqa: S103
+        except BaseException:
+            remove(path)
+            raise
     return Environment(key, path, python)
 
 
@@ -229,9 +173,21 @@ def _wheel(settings: Settings) -> str:
     return runtime.wheel(_cache(settings, "runtime")).parent.name
 
 
-def _site_packages(path: Path, python: Interpreter) -> Path:
-    major, minor = python.version.split(".")[:2]
-    return path / "lib" / f"python{major}.{minor}" / "site-packages"
+def _request(spec: Spec, settings: Settings, python: Interpreter) -> str:
+    """A hash of all that decides what is asked for; the order of lines does not."""
+    return _digest(
+        python=_identity(python),
+        uv=version("uv"),
+        kind=spec.kind,
+        lines=sorted(set(spec.lines)),
+        constraints=sorted(set(spec.constraints)),
+        options=[spec.options, spec.find_links, spec.prereleases],
+        pylock=spec.pylock.read_text() if spec.pylock else None,
+        local=[content(path) for path in spec.local_paths],
+        indexes=[settings.index_url, *settings.extra_index_urls, *spec.index_urls],
+        runtime=[runtime.REQUIREMENTS, runtime.preferred_versions()],
+        wheel=_wheel(settings),
+    )
 
 
 def _identity(python: Interpreter) -> str:
@@ -244,8 +200,8 @@ def _digest(**material: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def _content(path: Path) -> str:
-    """A hash of a file, or of a folder's files by name, mode bit and content; what builds leave behind is not counted."""
+def content(path: Path) -> str:
+    """A hash of a file, or of a folder's files by name, mode bit and content, without what builds leave."""
     if path.is_file():
         return hashlib.sha256(path.read_bytes()).hexdigest()
     digest = hashlib.sha256()
@@ -276,21 +232,24 @@ def _write(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _locked(pointer: Path, reporter: Reporter) -> Iterator[None]:
-    """One maker at a time for one request; who waits says so once."""
-    import fcntl
-
-    path = pointer.with_name(pointer.name + ".lock")
+def _in_cache(settings: Settings) -> Iterator[None]:
+    """What the disk refuses while the cache is written to, as an error of ours."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
+        yield
     except OSError as error:
         raise BuilderError(
-            f"the cache {path.parent} cannot be written to: {error.strerror}",
-            "set IPYTHON_BUILDER_CACHE_DIR to a folder that can be",
+            f"{error.filename or settings.cache_dir}: {error.strerror or error}",
+            "free some space there, or set IPYTHON_BUILDER_CACHE_DIR to a folder that can be written to",
         ) from error
-    with file:
-        for attempt in range(6000):
+
+
+@contextmanager
+def _locked(pointer: Path, reporter: Reporter) -> Iterator[None]:
+    """One maker at a time; who waits says so once. The kernel frees the lock of a process that is killed."""
+    path = pointer.with_name(pointer.name + ".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        for attempt in range(int(WAIT_SECONDS / 0.1)):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
@@ -300,6 +259,6 @@ def _locked(pointer: Path, reporter: Reporter) -> Iterator[None]:
                 time.sleep(0.1)
         else:
             raise Transient(
-                "another process has been making this environment for ten minutes", "try again later"
+                f"another process has held {path} for {WAIT_SECONDS / 60:.0f} minutes", "try later"
             )
         yield

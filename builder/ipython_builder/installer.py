@@ -1,33 +1,30 @@
-"""The steps by which packages get into an environment, each one call of uv, and uv's failures in our words [uv]."""
+"""The steps by which packages get into an environment, each of them one call of uv [uv]."""
 
 from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
-from ipython_builder import commands, runtime, scrub
-from ipython_builder.errors import BuilderError, RepositoryError, Unavailable
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from ipython_builder import commands, failures, runtime, scrub
 from ipython_builder.events import Phase, Reporter
 from ipython_builder.interpreters import Interpreter
 from ipython_builder.settings import Settings
 from ipython_builder.spec import Spec
 
-# uv's own words -> what they mean for us; the first that occurs decides.
-_NETWORK = re.compile(
-    r"error sending request|dns error|Connection refused|Could not connect|Failed to connect|tcp connect error"
-    r"|invalid peer certificate|timed out|Network is unreachable|Name or service not known",
-    re.IGNORECASE,
-)
-_DENIED = re.compile(r"401 Unauthorized|403 Forbidden|Missing credentials", re.IGNORECASE)
-_SPACE = re.compile(r"No space left on device|Disk quota exceeded|os error 28\b", re.IGNORECASE)
-_READ_ONLY = re.compile(r"Permission denied|Read-only file system", re.IGNORECASE)
+# Files that one program wrote whole: what they lock needs nothing beside it.
+_COMPLETE = ("uv.lock", "Pipfile.lock")
+_LOCKS = (*_COMPLETE, "pylock.toml", "requirements-hashed")
 
 
 class Installer:
-    """uv for one Python, in a scrubbed environment and outside the repository's folder, whose files it must not obey."""
+    """uv for one Python, in a scrubbed environment, outside the repository, whose files it must not obey."""
 
     def __init__(self, settings: Settings, reporter: Reporter, python: Interpreter) -> None:
         self.settings = settings
@@ -41,93 +38,77 @@ class Installer:
         return uv.find_uv_bin()
 
     def resolve(self, spec: Spec) -> str:
-        """Exact versions for what `spec` asks for together with our runtime, one line each."""
-        ours = [line for line in runtime.REQUIREMENTS]
-        with self.reporter.phase("resolve", "choosing versions") as phase, self._folder() as folder:
-            answer = self._compile(spec, folder, phase, ours)
+        """Exact versions of what `spec` asks for and our runtime, a line each; of a lock, what it left open.
+
+        Raises:
+            RepositoryError, Unavailable, BuilderError: as `failures` says.
+        """
+        with self.reporter.phase("resolve", "choosing versions") as phase, _folder() as folder:
+            answer = self._compile(spec, folder, phase, runtime.REQUIREMENTS)
             if answer.returncode != 0:
-                self._explain_conflict(spec, folder, phase, answer)
+                # Does the repository disagree with itself, or with us? It is asked again without our lines.
+                alone = self._compile(spec, folder, phase, ()) if failures.is_resolution(answer) else answer
+                if alone.returncode == 0:
+                    raise failures.conflict(answer, spec.file)
+                raise failures.explain(alone, spec.file, self.settings.cache_dir)
             pins = (folder / "pins.txt").read_text()
-            phase.done(f"chose versions of {len(_names(pins))} packages")
+            phase.done(f"chose versions of {_count(pins)} packages")
         return pins
 
-    def install_pins(self, pins: str, spec: Spec, path: Path) -> None:
-        """An environment at `path` with exactly `pins` and ``ipython_cluster``."""
-        with self._installing(f"installing {len(_names(pins))} packages") as phase, self._folder() as folder:
-            self._venv(path)
-            self._install(
-                path, self._file(folder, "pins.txt", pins), phase, "--no-deps", *self._indexes(spec)
-            )
-            self._install_wheel(path, phase)
-            phase.done(f"installed {len(_names(pins))} packages")
-
-    def install_locked(self, spec: Spec, path: Path) -> None:
-        """An environment at `path` with what the repository's lock says, then our runtime around it."""
-        with self._installing(f"installing what {spec.file} locks") as phase, self._folder() as folder:
+    def install(self, spec: Spec, pins: str, path: Path) -> None:
+        """An environment at `path`: what the repository locks, then exactly `pins`, then our wheel."""
+        locked = _locked(spec)
+        what = f"what {spec.file} locks" if spec.pylock or locked else f"{_count(pins)} packages"
+        with self.reporter.phase("install", f"installing {what}") as phase, _folder() as folder:
             self._venv(path)
             if spec.pylock:
-                self._install(path, ["-r", str(spec.pylock)], phase)
-            elif spec.lines:
-                lines = self._file(folder, "requirements.txt", "\n".join(spec.lines) + "\n")
-                self._install(path, lines, phase, "--require-hashes", *self._indexes(spec), said_by=spec.file)
-            frozen = self._run(
-                "pip", "freeze", "--python", path / "bin" / "python", "--exclude-editable"
-            ).stdout
-            self._file(folder, "requirements.in", "\n".join(runtime.REQUIREMENTS) + "\n")
-            self._file(folder, "constraints.txt", "".join(f"{line}\n" for line in _pinned(frozen)))
-            answer = self._compile_files(folder, phase, "--constraint", folder / "constraints.txt")
-            if answer.returncode != 0:
-                raise self._conflict(spec, answer)
-            pins = (folder / "pins.txt").read_text()
-            self._install(path, self._file(folder, "runtime.txt", pins), phase, "--no-deps")
+                self._install(path, ["-r", str(spec.pylock)], phase, spec.file)
+            if locked:
+                alone = ["--no-deps"] if spec.kind in _COMPLETE else []
+                lines = _file(folder, "locked.txt", [*_options(spec), *locked])
+                self._install(path, ["--require-hashes", *alone, *_flags(spec), *lines], phase, spec.file)
+            lines = _file(folder, "pins.txt", [*_options(spec), *_with_hashes(pins, spec)])
+            self._install(path, ["--no-deps", *_flags(spec), *lines], phase, spec.file)
             self._install_wheel(path, phase)
-            phase.done(f"installed what {spec.file} locks")
+            phase.done(f"installed {what}")
 
     def install_viewer(self, path: Path) -> None:
         """The viewer's environment at `path`, from our lock."""
-        with self._installing("installing the viewer (JupyterLab)") as phase, self._folder() as folder:
+        what = "the viewer (JupyterLab)"
+        with self.reporter.phase("install", f"installing {what}") as phase, _folder() as folder:
             self._venv(path)
-            lock = self._file(folder, "viewer.txt", runtime.viewer_lock())
-            self._install(path, lock, phase, "--require-hashes", "--no-deps", "--no-build")
+            lock = _file(folder, "viewer.txt", runtime.viewer_lock().splitlines())
+            self._install(path, ["--require-hashes", "--no-deps", "--no-build", *lock], phase, None)
             self._install_wheel(path, phase)
-            phase.done("installed the viewer (JupyterLab)")
+            phase.done(f"installed {what}")
 
-    # -- one call of uv each ------------------------------------------------------------------------------------
+    # -- one call of uv each ------------------------------------------------------------------
 
     def _venv(self, path: Path) -> None:
         answer = self._run("venv", "--no-project", "--python", self.python.path, path)
         if answer.returncode != 0:
-            raise self._failure(answer, None)
+            raise failures.explain(answer, None, self.settings.cache_dir)
 
-    def _install(
-        self, path: Path, what: Sequence[str], phase: Phase, *options: str, said_by: str | None = None
-    ) -> None:
-        answer = self._run(
-            "pip", "install", "--no-compile-bytecode", "--python", path / "bin" / "python", *options, *what,
-            phase=phase,
-        )  # fmt: skip
+    def _install(self, path: Path, words: Sequence[str], phase: Phase, said_by: str | None) -> None:
+        # Bytecode is our own affair (bytecode.py): compiled once, linked into every environment.
+        python = path / "bin" / "python"
+        answer = self._run("pip", "install", "--no-compile-bytecode", "--python", python, *words, phase=phase)
         if answer.returncode != 0:
-            raise self._failure(answer, said_by)
+            raise failures.explain(answer, said_by, self.settings.cache_dir)
 
     def _install_wheel(self, path: Path, phase: Phase) -> None:
         wheel = runtime.wheel(self.settings.cache_dir / "runtime")
-        self._install(path, [str(wheel)], phase, "--no-deps", "--no-index")
+        self._install(path, ["--no-deps", "--no-index", str(wheel)], phase, None)
 
     def _compile(self, spec: Spec, folder: Path, phase: Phase, ours: Sequence[str]) -> commands.Result:
-        self._file(folder, "requirements.in", "\n".join([*spec.lines, *ours]) + "\n")
-        options: list[str | Path] = [*self._indexes(spec)]
-        if spec.constraints:
-            self._file(folder, "constraints.txt", "\n".join(spec.constraints) + "\n")
-            options += ["--constraint", folder / "constraints.txt"]
-        return self._compile_files(folder, phase, *options)
-
-    def _compile_files(self, folder: Path, phase: Phase, *options: str | Path) -> commands.Result:
+        asked = _file(folder, "requirements.in", [*_options(spec), *_open(spec), *ours])
+        bounds = _file(folder, "constraints.txt", [*sorted(spec.constraints), *_bounds(spec)])
         # What stands in the output file already is preferred: so our tested versions win where nothing speaks
         # against them, and the repository's pins win over ours.
-        self._file(folder, "pins.txt", runtime.preferred_versions())
+        output = _file(folder, "pins.txt", runtime.preferred_versions().splitlines())[1]
         return self._run(
             "pip", "compile", "--python", self.python.path, "--no-header", "--no-annotate", "--quiet",
-            "--output-file", folder / "pins.txt", *options, folder / "requirements.in", phase=phase,
+            "--output-file", output, "--constraint", bounds[1], *_flags(spec), asked[1], phase=phase,
         )  # fmt: skip
 
     def _run(self, *words: str | Path, phase: Phase | None = None) -> commands.Result:
@@ -139,105 +120,74 @@ class Installer:
             secrets=scrub.index_secrets(self.settings),
         )
 
-    def _indexes(self, spec: Spec) -> list[str]:
-        return [word for url in spec.index_urls for word in ("--extra-index-url", url)]
 
-    @staticmethod
-    def _file(folder: Path, name: str, text: str) -> list[str]:
-        (folder / name).write_text(text)
-        return ["-r", str(folder / name)]
-
-    @staticmethod
-    def _folder() -> _Folder:
-        return _Folder()
-
-    def _installing(self, message: str):  # type: ignore[no-untyped-def]  # a generator-based context manager
-        return self.reporter.phase("install", message)
-
-    # -- failures in our words ----------------------------------------------------------------------------------
-
-    def _explain_conflict(self, spec: Spec, folder: Path, phase: Phase, answer: commands.Result) -> None:
-        """Say whether the repository disagrees with itself or with us: it is asked again without our lines."""
-        if not _is_resolution(answer):
-            raise self._failure(answer, spec.file)
-        alone = self._compile(spec, folder, phase, ())
-        raise self._conflict(spec, answer) if alone.returncode == 0 else self._failure(alone, spec.file)
-
-    def _conflict(self, spec: Spec, answer: commands.Result) -> BuilderError:
-        return RepositoryError(
-            f"{spec.file or 'the requirements'} and what a cluster needs ({', '.join(runtime.REQUIREMENTS)})"
-            f" exclude each other:\n{_words(answer)}",
-            f"change the version in {spec.file or 'the requirements'} that is named above",
-        )
-
-    def _failure(self, answer: commands.Result, said_by: str | None) -> BuilderError:
-        text = f"{answer.stderr}\n{answer.stdout}"
-        words = _words(answer)
-        where = f" (asked for by {said_by})" if said_by else ""
-        if _SPACE.search(text):
-            return BuilderError(
-                f"the disk of {self.settings.cache_dir} is full",
-                "free some space, or set IPYTHON_BUILDER_CACHE_DIR",
-            )
-        if _is_resolution(answer) and not _NETWORK.search(text):
-            return RepositoryError(
-                f"the requirements cannot be had together{where}:\n{words}",
-                "change the line that is named above; `ipython-builder check --resolve` tries again without installing",
-            )
-        if _DENIED.search(text):
-            return Unavailable(
-                f"the package index refuses us:\n{words}",
-                "give the credentials in UV_DEFAULT_INDEX or ~/.netrc, never in the repository",
-            )
-        if _NETWORK.search(text):
-            return Unavailable(
-                f"the package index cannot be reached:\n{words}",
-                "look at the network, --index-url, --ca-bundle and the proxy variables",
-            )
-        if re.search(
-            r"hash mismatch|hashes? .*(?:do not|does not) match|--require-hashes", text, re.IGNORECASE
-        ):
-            return RepositoryError(
-                f"a package is not the one that was locked{where}:\n{words}",
-                "do not install it blindly: make the lock again with `ipython-builder lock`, or ask who wrote it",
-            )
-        if _READ_ONLY.search(text) and str(self.settings.cache_dir) in text:
-            return BuilderError(
-                f"the cache {self.settings.cache_dir} cannot be written to:\n{words}",
-                "set IPYTHON_BUILDER_CACHE_DIR to a folder that can be",
-            )
-        return RepositoryError(
-            f"the requirements cannot be installed{where}:\n{words}", "mend what is named above"
-        )
+# -- a Spec as uv is told it --------------------------------------------------------------------
 
 
-class _Folder:
-    """A temporary folder as a `Path`."""
-
-    def __enter__(self) -> Path:
-        self.folder = tempfile.TemporaryDirectory(prefix="ipython-builder-")
-        return Path(self.folder.name)
-
-    def __exit__(self, *_: object) -> None:
-        self.folder.cleanup()
+def _locked(spec: Spec) -> list[str]:
+    """The lines that a lock file made: their hashes are required, and nothing unhashed comes with them."""
+    return sorted(line for line in spec.lines if " --hash=" in line) if spec.kind in _LOCKS else []
 
 
-def _is_resolution(answer: commands.Result) -> bool:
-    return bool(re.search(r"No solution found|not found in the package registry", answer.stderr))
+def _open(spec: Spec) -> list[str]:
+    """The lines whose versions are still to be chosen. Their order decides nothing: it is always the same."""
+    return sorted(set(spec.lines) - set(_locked(spec)))
 
 
-def _words(answer: commands.Result, lines: int = 12) -> str:
-    """uv's own sentences, without its marks and drawing."""
-    said = [re.sub(r"^[\s×╰─▶│]+", "", line) for line in (answer.stderr or answer.stdout).splitlines()]
-    return "\n".join(f"  {line}" for line in said if line)[-4000:] if len(said) <= lines else "\n".join(
-        f"  {line}" for line in said[-lines:]
-    )  # fmt: skip
+def _bounds(spec: Spec) -> Iterator[str]:
+    """What a lock says, as constraints for the rest: our runtime takes the versions that are there."""
+    for line in _locked(spec):
+        try:
+            wish = Requirement(line.partition(" --hash=")[0])
+        except InvalidRequirement:
+            continue  # a bare URL: it has no name that anything could be held to
+        marker = f" ; {wish.marker}" if wish.marker else ""
+        yield f"{wish.name} @ {wish.url}{marker}" if wish.url else f"{wish.name}{wish.specifier}{marker}"
+    if spec.pylock:
+        import tomllib
+
+        for package in tomllib.loads(spec.pylock.read_text(encoding="utf-8")).get("packages", []):
+            if package.get("version"):
+                marker = f" ; {package['marker']}" if package.get("marker") else ""
+                yield f"{package['name']}=={package['version']}{marker}"
 
 
-def _names(pins: str) -> list[str]:
-    return [line for line in pins.splitlines() if re.match(r"[A-Za-z0-9]", line)]
+def _with_hashes(pins: str, spec: Spec) -> Iterator[str]:
+    """The pins, with the hashes that the repository gave for some of them: what is given is checked."""
+    given: dict[str, list[str]] = {}
+    for line in _open(spec):
+        body, *hashes = line.split(" --hash=")
+        name = re.match(r"[A-Za-z0-9._-]+", body)
+        if hashes and name:
+            given.setdefault(canonicalize_name(name[0]), []).extend(hashes)
+    for pin in pins.splitlines():
+        found = given.get(canonicalize_name(pin.partition("==")[0]), []) if "==" in pin else []
+        yield " ".join([pin, *(f"--hash={value.strip()}" for value in found)])
 
 
-def _pinned(frozen: str) -> list[str]:
-    """The ``name==version`` lines of a freeze; paths and URLs cannot be constraints."""
-    return [line for line in frozen.splitlines() if re.fullmatch(r"[A-Za-z0-9._-]+==\S+", line)]
+def _options(spec: Spec) -> list[str]:
+    """The lines of a requirements file that say where packages come from, as the repository wrote them."""
+    return [*spec.options, *(f"--find-links {link}" for link in spec.find_links)]
+
+
+def _flags(spec: Spec) -> list[str]:
+    flags = [word for url in spec.index_urls for word in ("--extra-index-url", url)]
+    if spec.index_urls:
+        # Files written for pip mean the best version of all indexes, not the first index that has the name.
+        flags += ["--index-strategy", "unsafe-best-match"]
+    return [*flags, "--prerelease=allow"] if spec.prereleases else flags
+
+
+def _file(folder: Path, name: str, lines: Sequence[str] | Iterator[str]) -> list[str]:
+    (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return ["-r", str(folder / name)]
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="ipython-builder-") as name:
+        yield Path(name)
+
+
+def _count(pins: str) -> int:
+    return sum(bool(re.match(r"[A-Za-z0-9]", line)) for line in pins.splitlines())

@@ -114,7 +114,7 @@ class Local:
         self, home: Home, request: Up, checkout: source.Checkout, before: Record | None = None
     ) -> Record:
         """Read the repository, make both environments (side by side), choose ports."""
-        from ipython_builder import environment
+        from ipython_builder import environment, thin
 
         asked = spec.read(checkout.root, extra=request.extra)
         for notice in asked.notices:
@@ -129,7 +129,7 @@ class Local:
             served = viewer.result() if viewer else None
         if asked.hooks and request.allow_hooks:
             self._hook(checkout, "post-build")
-        environment.make_thin(env, home.thin)
+        thin.make(env, home.thin)
         others = [made for label in self.labels() if label != home.label and (made := self._load(label))]
         host = self.settings.viewer_host
         port = request.port or (before.viewer_port if before else None)
@@ -335,7 +335,15 @@ class Local:
         return kept
 
     def environments_in_use(self) -> set[str]:
-        """The keys of the environments that any cluster here, running or not, is made of."""
+        """The keys of the environments that any cluster here, running or not, is made of.
+
+        Raises:
+            Transient: an `up` is under way, whose environments are in no record yet.
+        """
+        for lock in self.root.glob(".*.lock"):
+            if _held(lock):
+                label = lock.name.removeprefix(".").removesuffix(".lock")
+                raise Transient(f"an up or down of {label} is under way", "try again when it is done")
         made = [found for label in self.labels() if (found := self._load(label))]
         return {key for one in made for key in (one.environment, one.viewer_environment) if key}
 
@@ -372,20 +380,9 @@ class Local:
             pass
         else:
             deadline = time.monotonic() + 30
-            while time.monotonic() < deadline and self._held(home):
+            while time.monotonic() < deadline and _held(home.lock):
                 time.sleep(0.02)
         processes.sweep(home.path)
-
-    def _held(self, home: Home) -> bool:
-        """Whether a supervisor holds its lock."""
-        try:
-            with home.lock.open("r+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except FileNotFoundError:
-            return False
-        return False
 
     def _make_root(self) -> None:
         try:
@@ -453,6 +450,18 @@ def _count(asked: int | None, before: Record | None) -> int:
 
 def _environment(made: Record) -> dict[str, str]:
     return {"key": made.environment, "path": made.environment_path, "python": made.python}
+
+
+def _held(lock: Path) -> bool:
+    """Whether a living process holds this lock."""
+    try:
+        with lock.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
 
 
 def _url(made: Record) -> str:

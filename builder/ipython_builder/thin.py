@@ -1,0 +1,74 @@
+"""A cluster's own environment over a shared one: where `%pip install` in a notebook writes, and only it sees.
+
+A link to the interpreter, ``pyvenv.cfg``, a ``.pth`` to the shared site-packages, and the scripts: made in
+milliseconds. pip takes what is below for installed and leaves it alone; what is put here comes first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from ipython_builder.environment import Environment, site_packages
+
+_SCRIPTS = (
+    ".scripts.json"  # name -> hash of the scripts that came from below and were not written by pip since
+)
+
+
+def make(environment: Environment, path: Path) -> None:
+    """Put a thin environment at `path` over `environment`.
+
+    One that is there keeps what was installed into it if it is for the same Python; else it is made anew.
+    """
+    packages = site_packages(path, environment.python)
+    if path.exists() and not packages.is_dir():
+        shutil.rmtree(path)
+    packages.mkdir(parents=True, exist_ok=True)
+    (path / "bin").mkdir(exist_ok=True)
+    base = environment.python.path
+    settings = {
+        "home": base.parent,
+        "include-system-site-packages": "false",
+        "version": environment.python.version,
+    }
+    (path / "pyvenv.cfg").write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
+    # addsitedir, not a plain path: the .pth files of the shared environment count too.
+    (packages / "_ipython_builder_shared.pth").write_text(
+        f"import site; site.addsitedir({str(environment.site_packages)!r})\n"
+    )
+    minor = f"python3.{environment.python.minor}"
+    for name in ("python", "python3", minor):
+        link = path / "bin" / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(base)
+    _copy_scripts(environment, path)
+
+
+def _copy_scripts(environment: Environment, path: Path) -> None:
+    """Scripts such as pip and ipython must run here and not below, so they name this place instead."""
+    listing = path / _SCRIPTS
+    before: dict[str, str] = json.loads(listing.read_text()) if listing.exists() else {}
+    for name, digest in before.items():
+        script = path / "bin" / name
+        if script.is_file() and _hash(script.read_bytes()) == digest:
+            script.unlink()  # of an environment that may no longer be the one below
+    below, here = bytes(environment.path), bytes(path)
+    copied = {}
+    for script in sorted(environment.bin.iterdir()):
+        target = path / "bin" / script.name
+        if script.is_symlink() or not script.is_file() or target.exists():
+            continue
+        head, newline, body = script.read_bytes().partition(b"\n")
+        if head.startswith(b"#!") and (below in head or below in body[:512]):
+            text = head.replace(below, here) + newline + body.replace(below, here)
+            target.write_bytes(text)
+            target.chmod(0o755)
+            copied[script.name] = _hash(text)
+    listing.write_text(json.dumps(copied))
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
