@@ -30,8 +30,8 @@ _TOOLS = ("pip-tools>=7.5,<8", "pip>=25,<27", "setuptools", "wheel")
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?\s*(?:==\s*([^\s;\\]+)|@\s*(\S+)).*")
 _INDEX_OPTION = re.compile(r"(-i|-f|--index-url|--extra-index-url|--find-links|--no-index)\b.*")
 _NETWORK = re.compile(
-    r"Failed to establish a new connection|NewConnectionError|Temporary failure in name resolution|Max retries"
-    r"|Connection (refused|reset|aborted)|CERTIFICATE_VERIFY_FAILED|Name or service not|Read timed out|SSLError"
+    r"Failed to establish a new connection|NewConnectionError|Temporary failure in name resolution"
+    r"|Connection (refused|reset|aborted)|CERTIFICATE_VERIFY_FAILED|Name or service not|timed out|SSLError"
 )
 _UV_NETWORK = re.compile(
     r"error sending request|dns error|client error \(Connect\)|tcp connect", re.IGNORECASE
@@ -113,7 +113,7 @@ def _refuse_unhashable(asked: Spec) -> None:
         if re.match(r"(\S+ @ )?(file:|git\+)", line):
             raise RepositoryError(
                 f"{asked.file}: {commands.redact(line)!r} has no hash that a lock could hold",
-                'move it to .ipython-builder.toml, as in requirements = ["…"]: it is installed beside the lock',
+                'move it to .ipython-builder.toml, as requirements = ["…"]: it is installed beside the lock',
             )
 
 
@@ -182,7 +182,7 @@ def _own_words(stderr: str) -> str:
     wanted = [
         line
         for line in kept
-        if not re.match(r"(Requirements conflict: |\[RequirementInfo|The above exc)", line)
+        if not re.match(r"(Requirements conflict: |ResolutionImpossible: |\[Requirement|The above exc)", line)
     ]
     return "\n".join(list(dict.fromkeys(wanted))[-20:])
 
@@ -236,7 +236,7 @@ def _umask() -> int:
 
 
 def _tools(python: Interpreter, settings: Settings, reporter: Reporter) -> Path:
-    """The environment with pip-tools for this Python, made if it is not there; half-made ones are never used."""
+    """The environment with pip-tools for this Python, made if it is not there; never a half-made one."""
     digest = hashlib.sha256("\0".join((str(python.path), *_TOOLS)).encode()).hexdigest()[:12]
     folder = settings.cache_dir / "piptools"
     path = folder / f"{python.version}-{digest}"
