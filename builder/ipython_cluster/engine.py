@@ -12,7 +12,6 @@ import asyncio  # noqa: E402
 import inspect  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
-import time  # noqa: E402
 
 # A fifth of a second and eight megabytes an engine for a debugger that nobody can attach to one.
 sys.modules.setdefault("debugpy", None)  # type: ignore[arg-type]
@@ -22,8 +21,7 @@ from ipyparallel.engine.app import IPEngine  # noqa: E402
 
 from ipython_cluster.channel import Channel  # noqa: E402
 
-SILENCE = 3.0  # seconds without a heartbeat after which the controller counts as gone
-RETRY = 2.0  # seconds between two attempts to register again
+RETRY_MS = 2000  # between two attempts to register again
 
 
 class Engine(IPEngine):
@@ -53,37 +51,41 @@ class Engine(IPEngine):
         with_notebooks()
 
     def stay_registered(self):
-        """Watch the heartbeat; after a silence ask the controller, old or new, to know us again.
+        """Ask whoever is the controller to know us again, each time the line to it was broken and is whole again.
 
-        The main thread may be busy with a task for hours, and then nobody counts beats: asking is harmless,
-        a controller that still has us says ``in use``. Sockets and kernel stay as they are, since libzmq
-        connects them again to the same ports.
+        Looking at heartbeats would not do: a new controller that is there within a second sends them too, to
+        engines it has never heard of. A second socket to the registration port shows every reconnection.
+        Kernel and the other sockets stay as they are, since libzmq connects them again to the same ports.
         """
-        while True:
-            time.sleep(SILENCE / 6)
-            if self._hb_last_pinged and time.time() - self._hb_last_pinged > SILENCE:
-                if self.register_again():
-                    self._hb_last_pinged = time.time()
-                else:
-                    time.sleep(RETRY)
-
-    def register_again(self):
-        """One registration request from a socket of its own; True when the controller answered."""
         line = self.context.socket(zmq.DEALER)
         line.linger = 0
         line.setsockopt(zmq.IDENTITY, self.bident + b"-again")
+        # A cable that was pulled closes nothing: after five seconds without an answer the line counts as broken.
+        line.heartbeat_ivl = 1000
+        line.heartbeat_timeout = 5000
         if self.curve_serverkey:
             line.curve_serverkey = self.curve_serverkey
             line.curve_publickey = self.curve_publickey
             line.curve_secretkey = self.curve_secretkey
+        whole = line.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        line.connect(self.registration_url)
         # A session of our own: the main thread's is in use while it computes.
         session = type(self.session)(parent=self, session=self.ident)
-        try:
-            line.connect(self.registration_url)
-            session.send(line, "registration_request", content={"uuid": self.ident, "id": self.id})
-            return bool(line.poll(int(RETRY * 1000)))
-        finally:
-            line.close()
+        whole.recv_multipart()  # the first time is the one we are registered with
+        poller = zmq.Poller()
+        poller.register(whole, zmq.POLLIN)
+        poller.register(line, zmq.POLLIN)
+        asked = False
+        while True:
+            events = dict(poller.poll(RETRY_MS if asked else None))
+            if line in events:
+                line.recv_multipart()  # accepted, or "uuid in use": either way it knows us
+                asked = False
+            if whole in events:
+                whole.recv_multipart()
+            if whole in events or (asked and not events):
+                session.send(line, "registration_request", content={"uuid": self.ident, "id": self.id})
+                asked = True
 
 
 def main():
