@@ -83,7 +83,7 @@ def versions(text: str, where: Where, entry: str) -> str:
         raise RepositoryError(
             f"{where}: {entry!r}: alternatives cannot be said to pip", "choose one, or write a range"
         )
-    exact = re.fullmatch(r"(={0,2})\s*([\w.!+-]+?)(\.?\*)?(?:[=\s]+[\w.*]+)?", text)
+    exact = re.fullmatch(r"(={0,2})\s*(\w[\w.!+-]*?)(\.?\*)?(?:[=\s]+[\w.*]+)?", text)
     if exact:
         equals, version, star = exact.groups()
         # conda's single = is fuzzy, `1.26` then means 1.26.*; == and a bare version are exact.

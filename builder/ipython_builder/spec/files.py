@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,7 @@ class Tree:
 
     def exists(self, relative: str) -> bool:
         """Is there anything of that name, a dangling symlink included?"""
-        path = self.root / relative
-        return path.exists() or path.is_symlink()
+        return os.path.lexists(self.root / relative)
 
     def inside(self, path: Path, where: Where, text: str) -> Path:
         """`path` resolved.
@@ -49,7 +49,8 @@ class Tree:
         """
         try:
             resolved = path.resolve()
-        except (OSError, RuntimeError, ValueError) as error:  # a symlink loop, a NUL
+            resolved.exists()
+        except (OSError, RuntimeError, ValueError) as error:  # a symlink loop, a NUL, a name that is too long
             raise RepositoryError(f"{where}: {text!r} is no usable path: {error}", "mend the path") from error
         if not resolved.is_relative_to(self.root):
             raise RepositoryError(

@@ -77,7 +77,7 @@ def broken(path: Path) -> str | None:
     except json.JSONDecodeError as error:
         if b"\n<<<<<<< " in raw:
             return "it is not JSON: marks of a merge conflict are in it"
-        return f"it is not JSON: {error.msg} in line {error.lineno}" if raw.strip() else "it is empty"
+        return f"it is not JSON (line {error.lineno}: {error.msg})" if raw.strip() else "it is empty"
     except (UnicodeDecodeError, RecursionError, ValueError):
         return "it is not JSON"
     if not isinstance(content, dict) or not ("cells" in content or "worksheets" in content):
