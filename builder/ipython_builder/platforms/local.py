@@ -192,6 +192,8 @@ class Local:
                 stdout=log,
                 stderr=log,
                 cwd="/",
+                # The mark: a supervisor that nobody can ask any more is found and ended all the same.
+                env=os.environ | {processes.MARK: str(home.path)},
                 start_new_session=True,  # so that it survives this terminal
             )
         finally:
