@@ -15,6 +15,8 @@ from ipython_builder import cluster
 from ipython_builder.record import Home, Record, write_private
 
 KERNEL = "python3"
+CLUSTER_FILE = "cluster-.json"  # where ipyparallel looks for the cluster that has no name
+LAUNCHER = "ipython-cluster"  # as ipython_cluster registers it with ipyparallel
 
 
 def link(record: Record, home: Home) -> cluster.Link:
@@ -34,7 +36,7 @@ def write_files(record: Record, home: Home) -> None:
     """Write everything that the roles read."""
     for name, text in cluster.connection_files(link(record, home)).items():
         write_private(home.security / name, text)
-    write_private(home.security / "cluster-.json", json.dumps(cluster_file(record, home)) + "\n")
+    write_private(home.security / CLUSTER_FILE, json.dumps(cluster_file(record, home)) + "\n")
     config = home.jupyter / "config"
     write_private(config / "jupyter_server_config.json", json.dumps(server_config(record, home), indent=1))
     write_private(config / "labconfig" / "page_config.json", json.dumps(_PAGE))
@@ -67,6 +69,8 @@ def server_config(record: Record, home: Home) -> dict[str, Any]:
         # The viewer's own Python is not a kernel: only the repository's is.
         "KernelSpecManager": {"ensure_native_kernel": False},
         "MultiKernelManager": {"default_kernel_name": KERNEL},
+        # What the cluster panel starts are engines of this cluster, not processes in the viewer's own environment.
+        "Cluster": {"controller_launcher_class": LAUNCHER, "engine_launcher_class": LAUNCHER},
     }
 
 
@@ -94,9 +98,9 @@ def cluster_file(record: Record, home: Home) -> dict[str, Any]:
             "cluster_id": "",
             "profile_dir": state["profile_dir"],
         },
-        "controller": {"class": "ipython-cluster", "state": state},
+        "controller": {"class": LAUNCHER, "state": state},
         "engines": {
-            "class": "ipython-cluster",
+            "class": LAUNCHER,
             "sets": {"engines": state | {"n": record.engines, "engine_set_id": "engines"}},
         },
     }

@@ -48,7 +48,12 @@ def ask(do, **arguments):
 
 
 class _Asked(BaseLauncher):
-    """What both have in common: the state is the supervisor's."""
+    """What both have in common: the state is the supervisor's, and there is one controller whatever the set is called."""
+
+    @property
+    def connection_files(self):
+        security = os.path.join(self.profile_dir, "security")
+        return {kind: os.path.join(security, "ipcontroller-{}.json".format(kind)) for kind in ("client", "engine")}
 
     def find_args(self):
         return ["ipython-cluster"]
