@@ -124,7 +124,7 @@ def _without_magics(source: str) -> tuple[str, set[str]]:
         match = re.match(r"(?:[\w.,\s]+=\s*)?%(\w+)\s*(.*)", text)
         if match and match[1] in _STATEMENTS:
             # Options of the magic come first; a statement begins with none.
-            kept.append(indent + (re.sub(r"^(?:-\S+\s+)*", "", match[2]) or "pass"))
+            kept.append(indent + (re.sub(r"^(?:-\S+\s+(?:\d+\s+)?)*", "", match[2]) or "pass"))
         elif match:
             implied.update(_IMPLIED.get(match[1], ()))
             if match[1] in ("load_ext", "reload_ext"):

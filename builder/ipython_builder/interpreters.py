@@ -89,7 +89,7 @@ def find(
         else f"Python {specifier or '>=3.9'} is asked for"
     )
     hint = "install one that fits, or name it with --python PATH"
-    if not any(_may_satisfy(minor, wanted) for minor in range(OLDEST[1], 40)):
+    if not any(_may_satisfy(minor, wanted) for minor in range(OLDEST[1], 200)):
         asked += f", and only {OLDEST[0]}.{OLDEST[1]} and newer can be used"
         hint = f"change {wanted_by or 'the wish'}"
     raise RepositoryError(f"{asked}; this machine has {there}", hint)

@@ -33,6 +33,10 @@ _NETWORK = re.compile(
     r"Failed to establish a new connection|NewConnectionError|Temporary failure in name resolution"
     r"|Connection (refused|reset|aborted)|CERTIFICATE_VERIFY_FAILED|Name or service not|timed out|SSLError"
 )
+# What repeats pip's words in Python's, or says nothing to the reader of a message that is whole.
+_NOISE = re.compile(
+    r"WARNING: Retrying |Requirements conflict: |ResolutionImpossible: |\[Requirement|The above exception"
+)
 _UV_NETWORK = re.compile(
     r"error sending request|dns error|client error \(Connect\)|tcp connect", re.IGNORECASE
 )
@@ -157,7 +161,8 @@ def _compile(
     if result.returncode == 0:
         return
     said = _own_words(result.stderr)
-    if _NETWORK.search(result.stderr) and "ResolutionImpossible" not in result.stderr:
+    # Of a package that the index has, or two that exclude each other, a broken line is not the reason.
+    if _NETWORK.search(result.stderr) and not re.search(r"Cannot install|from versions: \d", result.stderr):
         raise Unavailable(
             f"the package index cannot be reached:\n{said}", "check --index-url, proxy and --ca-bundle"
         )
@@ -178,13 +183,7 @@ def _own_words(stderr: str) -> str:
             kept.append(re.sub(r"^[\w.]+\.(\w+): ", "", line))
         elif not skipping and line.strip():
             kept.append(line.strip())
-    # The exceptions between first and last repeat pip's words in Python's.
-    wanted = [
-        line
-        for line in kept
-        if not re.match(r"(Requirements conflict: |ResolutionImpossible: |\[Requirement|The above exc)", line)
-    ]
-    return "\n".join(list(dict.fromkeys(wanted))[-20:])
+    return "\n".join([line for line in dict.fromkeys(kept) if not _NOISE.match(line)][-20:])
 
 
 def _with_indexes(asked: Spec, source: Path, text: str) -> str:

@@ -19,11 +19,11 @@ Examples:
 
 
 @click.command("lock", epilog=EPILOG, short_help="Turn requirements.in into a hashed requirements.txt")
-@click.argument("source", metavar="FOLDER", default=".", type=click.Path(path_type=Path))
+@click.argument("source", metavar="FOLDER", default=".")
 @click.option("--upgrade", is_flag=True, help="Choose the newest versions again.")
 @install_options
 @verb
-def command(context: Context, source: Path, upgrade: bool, **install: Any) -> None:
+def command(context: Context, source: str, upgrade: bool, **install: Any) -> None:
     """Write requirements.txt with exact versions and hashes from the requirements.in in FOLDER.
 
     Versions are chosen with pip-tools for the Python that the repository asks for. Pins that are there
@@ -32,10 +32,10 @@ def command(context: Context, source: Path, upgrade: bool, **install: Any) -> No
     from ipython_builder import lock
     from ipython_builder.errors import UsageError
 
-    if "://" in str(source):
+    if "://" in source:
         raise UsageError(f"{source} is no folder: a lock is written beside requirements.in", "clone it first")
     context = context.with_flags(**install)
-    result = lock.lock(source, context.settings, context.reporter, upgrade=upgrade)
+    result = lock.lock(Path(source), context.settings, context.reporter, upgrade=upgrade)
     say = context.reporter.log
     for name, version in result.added.items():
         say(f"+ {name} {version}")

@@ -122,8 +122,10 @@ def parse(tree: Tree, text: str, where: Where, base: str = "") -> Line:
     url, local, _ = check_url(tree, requirement.url, where, base)
     if local:
         return _local_line(tree, str(local), extras, requirement.marker, where, base, requirement.name)
-    requirement.url = url
-    return Line(str(requirement), _name_if_wanted(requirement))
+    # Not str(requirement): its spaces differ between versions of packaging, and the text goes into a key.
+    return Line(
+        f"{requirement.name}{extras} @ {url}{_marked(requirement.marker)}", _name_if_wanted(requirement)
+    )
 
 
 def refuse_variables(text: str, where: Where) -> None:
