@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -68,20 +69,10 @@ def find(
     """
     environ = os.environ if environ is None else environ
     wanted = SpecifierSet(specifier)
-    if settings.python:
-        preferred = _preferred(settings.python, environ)
-        for one in preferred:
-            if _satisfies(one, wanted):
-                return one
-    running = _running()
-    if running and _satisfies(running, wanted):
-        return running
-    for path, minor in _candidates(environ):
-        if minor is not None and not _may_satisfy(minor, wanted):
-            continue
-        found = ask(path)
-        if found and _satisfies(found, wanted):
-            return found
+    if settings.python and (preferred := _preferred(settings.python, wanted, environ)):
+        return preferred
+    if found := next(_search(wanted, environ), None):
+        return found
     there = ", ".join(one.version for one in installed(environ)) or "none"
     asked = (
         f"{wanted_by} asks for Python {specifier}"
@@ -135,26 +126,36 @@ def _running() -> Interpreter | None:
     return Interpreter(base, "{}.{}.{}".format(*sys.version_info))
 
 
-def _preferred(text: str, environ: Mapping[str, str]) -> Iterator[Interpreter]:
+def _preferred(text: str, wanted: SpecifierSet, environ: Mapping[str, str]) -> Interpreter | None:
+    """The Python of the settings, if it satisfies; the running one among several of a version."""
     if re.fullmatch(r"\d+(\.\d+){0,2}", text):
         fitting = SpecifierSet(f"=={text}.*" if text.count(".") < 2 else f"=={text}")
-        there = installed(environ)
-        if running := _running():
-            there.insert(0, running)
-        found = [one for one in there if _satisfies(one, fitting)]
+        found = list(_search(fitting, environ))
         if not found:
-            versions = ", ".join(one.version for one in installed(environ))
+            versions = ", ".join(one.version for one in installed(environ)) or "none"
             raise UsageError(
                 f"Python {text} is not on this machine; there is {versions}", "install it, or name its path"
             )
-        return iter(found)
+        return next((one for one in found if _satisfies(one, wanted)), None)
     # Absolute, but not resolved: the link in a virtual environment says more when it is run as it is.
     one = ask(Path(os.path.abspath(os.path.expanduser(text))))
     if one is None:
         raise UsageError(
             f"{text} is no Python that can be used (CPython 3.9 or newer)", "name a path or a version"
         )
-    return iter([one])
+    return one if _satisfies(one, wanted) else None
+
+
+def _search(wanted: SpecifierSet, environ: Mapping[str, str]) -> Iterator[Interpreter]:
+    """Those that satisfy: the running one, then the newest first; none is run before it is needed."""
+    running = _running()
+    if running and _satisfies(running, wanted):
+        yield running
+    for minor, group in groupby(_candidates(environ), key=lambda pair: pair[1]):
+        if minor is None or _may_satisfy(minor, wanted):
+            found = [one for path, _ in group if (one := ask(path)) and _satisfies(one, wanted)]
+            # Among equals the first on PATH: sorting keeps their order.
+            yield from sorted(found, key=lambda one: _key(one.version), reverse=True)
 
 
 def _candidates(environ: Mapping[str, str]) -> Iterator[tuple[Path, int | None]]:
@@ -165,6 +166,8 @@ def _candidates(environ: Mapping[str, str]) -> Iterator[tuple[Path, int | None]]
     pyenv = Path(environ.get("PYENV_ROOT") or home / ".pyenv")
     # A relative entry would let the folder we are called in choose, and that may be a stranger's repository.
     folders = [Path(part) for part in environ.get("PATH", "").split(os.pathsep) if part.startswith("/")]
+    # Shims only repeat the versions that are looked at below, and each takes a tenth of a second to say so.
+    folders = [folder for folder in folders if folder != pyenv / "shims"]
     folders += [Path("/usr/bin"), Path("/usr/local/bin")]
     for parent in (pyenv / "versions", Path("/opt/python"), managed):
         folders += [child / "bin" for child in _children(parent)]
@@ -173,8 +176,10 @@ def _candidates(environ: Mapping[str, str]) -> Iterator[tuple[Path, int | None]]
         for path in _children(folder):
             match = re.fullmatch(r"python3(?:\.(\d+))?", path.name)
             # A plain python3 counts only where no numbered name stands beside it.
-            if match and (match[1] or not any(other.parent == folder for other in found)):
-                found.setdefault(path, int(match[1]) if match[1] else None)
+            minor = int(match[1]) if match and match[1] else None
+            usable = minor >= OLDEST[1] if minor is not None else all(o.parent != folder for o in found)
+            if match and usable:
+                found.setdefault(path, minor)
     return iter(sorted(found.items(), key=lambda pair: -1 if pair[1] is None else pair[1], reverse=True))
 
 

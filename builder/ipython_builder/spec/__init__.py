@@ -11,13 +11,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ipython_builder.errors import RepositoryError, UsageError
-from ipython_builder.spec import conda, config, lines, locks, notebooks, pyproject, requirements
+from ipython_builder.spec import config, lines, locks, notebooks, pyproject, requirements
 from ipython_builder.spec import python as pythons
 from ipython_builder.spec.files import Tree
 from ipython_builder.spec.model import Asked, Notice, Spec, Where
 from ipython_builder.spec.others import hooks, name_the_rest, system_packages
 
 __all__ = ["Notice", "Spec", "Where", "read"]
+
+
+def _read_conda(asked: Asked, tree: Tree, relative: str) -> str:
+    from ipython_builder.spec import conda  # a YAML reader costs more than all the others, and few need it
+
+    return conda.read(asked, tree, relative)
+
 
 _Reader = Callable[[Asked, Tree, str], object]
 _SPEAKERS: tuple[tuple[str, str, _Reader], ...] = (
@@ -26,8 +33,8 @@ _SPEAKERS: tuple[tuple[str, str, _Reader], ...] = (
     ("requirements.txt", "requirements", requirements.read),
     ("requirements.in", "requirements", requirements.read),
     ("pyproject.toml", "pyproject", pyproject.read),
-    ("environment.yml", "environment.yml", conda.read),
-    ("environment.yaml", "environment.yml", conda.read),
+    ("environment.yml", "environment.yml", _read_conda),
+    ("environment.yaml", "environment.yml", _read_conda),
     ("Pipfile.lock", "Pipfile.lock", locks.read_pipfile),
 )
 
