@@ -26,7 +26,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "cluster": ("cluster", "ports", "record", "roles", "prepare", "control", "logs", "workspace"),
     "node": ("member", "node"),
-    "platforms": ("platforms.base", "platforms.local"),
+    "platforms": ("platforms.base", "platforms.making", "platforms.supervision", "platforms.local"),
     "cli": ("cli", "__main__"),
 }
 BELOW: dict[str, set[str]] = {
@@ -61,7 +61,7 @@ OUTSIDE = {
 SUBPROCESS = {
     "commands",  # the door
     "member",  # roles: supervised, not waited for
-    "platforms.local",  # the supervisor itself, which outlives the command
+    "platforms.supervision",  # the supervisor itself, which outlives the command
 }
 ENVIRON = {
     "settings": "what the user has set",
@@ -70,7 +70,8 @@ ENVIRON = {
     "tree": "the same for one question to git",
     "interpreters": "PATH, where Pythons are",
     "spec.locks": "PATH for uv, with nothing else",
-    "platforms.local": "roles and console run in the caller's environment",
+    "platforms.local": "a console runs in the caller's environment",
+    "platforms.supervision": "so do the roles",
     "node": "the same, in the supervisor",
     "cli.up": "IPYTHON_USER_PASSWORD, which no settings object should carry about",
 }

@@ -22,6 +22,7 @@ ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 KEY_BYTES = 32
 PORT_COUNT = 15
 FIRST_PORT = 10000
+MAX_ENGINES = 10_000  # one more is a typing error, not a wish
 
 # The order is the promise: port = first + position. Two names appear on both sides of the controller.
 ENGINE_CHANNELS = (

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ipython_builder.errors import BuilderError, Transient
 
-_CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/\s@'\"]+@")
+_CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/\s'\"]+@")
 
 
 def redact(text: str, secrets: Sequence[str] = ()) -> str:

@@ -17,14 +17,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ipython_builder import control, prepare, record
+from ipython_builder import cluster, control, prepare, record
 from ipython_builder.errors import BuilderError
 from ipython_builder.member import Member
 from ipython_builder.processes import sweep
 from ipython_builder.record import Home, Record, write_private
 from ipython_builder.roles import ROLES, environ
 
-MAX_ENGINES = 10_000
 STOP_SECONDS = 20.0
 
 
@@ -121,8 +120,8 @@ class Node:
 
     async def scale(self, count: int) -> dict[str, Any]:
         """Have `count` engines: new ones are started at once, the highest ids leave first."""
-        if not isinstance(count, int) or not 0 <= count <= MAX_ENGINES:
-            raise BuilderError(f"{count!r} engines cannot be had: 0 to {MAX_ENGINES:,} can")
+        if not isinstance(count, int) or not 0 <= count <= cluster.MAX_ENGINES:
+            raise BuilderError(f"{count!r} engines cannot be had: 0 to {cluster.MAX_ENGINES:,} can")
         async with self.changing:
             self.keep(count)
             here = {number for name, number in self.members if name == "engine"}

@@ -100,6 +100,12 @@ class Record:
     engines: int
     extra: tuple[str, ...] = ()
 
+    @property
+    def url(self) -> str:
+        """The viewer's address as this machine's browser wants it."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.viewer_host, self.viewer_host)  # noqa: S104
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.viewer_port}/"
+
     def with_engines(self, count: int) -> Record:
         return replace(self, engines=count)
 

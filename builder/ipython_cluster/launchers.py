@@ -53,7 +53,9 @@ class _Asked(BaseLauncher):
     @property
     def connection_files(self):
         security = os.path.join(self.profile_dir, "security")
-        return {kind: os.path.join(security, "ipcontroller-{}.json".format(kind)) for kind in ("client", "engine")}
+        return {
+            kind: os.path.join(security, "ipcontroller-{}.json".format(kind)) for kind in ("client", "engine")
+        }
 
     def find_args(self):
         return ["ipython-cluster"]

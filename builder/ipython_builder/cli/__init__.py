@@ -112,6 +112,12 @@ def run(words: list[str]) -> int:
     except BuilderError as error:
         _show(error.message, error.hint, as_json, error.exit_code)
         return error.exit_code
+    except Exception as error:  # nobody's typing error: ours
+        import traceback
+
+        click.echo(traceback.format_exc(), err=True)
+        _show(f"this should not happen: {type(error).__name__}: {error}", "please report it", as_json, 1)
+        return 1
 
 
 def _show(message: str, hint: str | None, as_json: bool, code: int) -> None:
