@@ -89,6 +89,14 @@ def test_checkpoints_environments_and_links_outside_are_no_notebooks(tmp_path: P
     assert spec.read(root).notebooks == ("a.ipynb", "again.ipynb")
 
 
+def test_a_name_that_cannot_be_shown(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.ipynb")).write_text('{"cells": []}')
+    got = spec.read(tmp_path)
+    assert got.notebooks == ()
+    assert "rename it" in got.notices[0].message
+    assert got.notices[0].file.isascii()
+
+
 def test_a_file_that_is_too_large(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_bytes(b"#" * (MAX_BYTES + 1))
     with pytest.raises(RepositoryError, match=r"requirements\.txt is larger than 10 MB"):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ipython_builder import commands, interpreters, scrub, spec
+from ipython_builder import commands, failures, interpreters, scrub, spec
 from ipython_builder.errors import BuilderError, RepositoryError, Unavailable
 from ipython_builder.events import Reporter
 from ipython_builder.interpreters import Interpreter
@@ -32,13 +32,11 @@ _INDEX_OPTION = re.compile(r"(-i|-f|--index-url|--extra-index-url|--find-links|-
 _NETWORK = re.compile(
     r"Failed to establish a new connection|NewConnectionError|Temporary failure in name resolution"
     r"|Connection (refused|reset|aborted)|CERTIFICATE_VERIFY_FAILED|Name or service not|timed out|SSLError"
+    r"|40[13] Error"
 )
 # What repeats pip's words in Python's, or says nothing to the reader of a message that is whole.
 _NOISE = re.compile(
     r"WARNING: Retrying |Requirements conflict: |ResolutionImpossible: |\[Requirement|The above exception"
-)
-_UV_NETWORK = re.compile(
-    r"error sending request|dns error|client error \(Connect\)|tcp connect", re.IGNORECASE
 )
 
 
@@ -161,6 +159,8 @@ def _compile(
     if result.returncode == 0:
         return
     said = _own_words(result.stderr)
+    if "No space left on device" in result.stderr:
+        raise BuilderError(f"the disk is full:\n{said}", "free some space, or set IPYTHON_BUILDER_CACHE_DIR")
     # Of a package that the index has, or two that exclude each other, a broken line is not the reason.
     if _NETWORK.search(result.stderr) and not re.search(r"Cannot install|from versions: \d", result.stderr):
         raise Unavailable(
@@ -272,9 +272,9 @@ def _uv(settings: Settings, *words: str | Path) -> None:
     )
     if result.returncode == 0:
         return
-    said = "\n".join(result.stderr.splitlines()[-10:])
-    if _UV_NETWORK.search(result.stderr):
-        raise Unavailable(
-            f"the package index cannot be reached:\n{said}", "check --index-url, proxy and --ca-bundle"
+    error = failures.explain(result, None, settings.cache_dir)
+    if isinstance(error, RepositoryError):  # nothing of the repository was asked for
+        error = BuilderError(
+            f"pip-tools cannot be installed: {error.message}", "see that the index has pip-tools"
         )
-    raise BuilderError(f"pip-tools cannot be installed:\n{said}", "mend what uv names")
+    raise error

@@ -85,12 +85,9 @@ def _report(
         raise failure
 
 
-def _resolve(context: Context, asked: Spec, python: Interpreter) -> list[str] | None:
+def _resolve(context: Context, asked: Spec, python: Interpreter) -> list[str]:
     from ipython_builder.installer import Installer
 
-    if asked.pylock:
-        context.reporter.log(f"{asked.file} locks every version: nothing to ask the index for")
-        return None
     context.reporter.warning(
         "asking the index; a source distribution may be built for that, which runs its code"
     )

@@ -75,6 +75,9 @@ def add(
             )
             raise RepositoryError(f"{where}: {value!r} is not a hash", hint)
     line = parse(tree, text, where, base)
+    if line.text == "pkg-resources==0.0.0":
+        asked.notice(where, "pkg-resources==0.0.0 is left out: Debian's pip lists it, and no index has it")
+        return
     if editable:
         asked.notice(
             where,

@@ -23,6 +23,10 @@ def find(asked: Asked, tree: Tree, globs: Sequence[str] | None) -> tuple[str, ..
         globs: narrows them; None: all.
     """
     names = sorted(path.relative_to(tree.root).as_posix() for path in files(tree.root, (".ipynb",)))
+    for name in [name for name in names if not name.isprintable()]:
+        # A terminal, a URL and a JSON object could not show it; Linux allows any byte in a name.
+        asked.notice(ascii(name), "not among the notebooks, because of its name: rename it")
+        names.remove(name)
     if globs is not None:
         wanted: set[str] = set()
         for pattern in globs:
