@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,25 +35,33 @@ def lines(folder: Path, role: str | None, *, follow: bool = False, last: int = 2
     """The last lines of the chosen logs, then, on `follow`, new ones; named where there are several logs."""
     chosen = files(folder, role)
     named = len(chosen) > 1 or follow
-    offsets: dict[Path, int] = {}
+    seen: dict[Path, tuple[int, int]] = {}  # inode and size: a log that was put aside is begun anew
     for path in chosen:
-        data = path.read_bytes()
-        offsets[path] = len(data)
-        for line in data.decode(errors="replace").splitlines()[-last:]:
+        said, seen[path] = _read(path, (0, 0), whole=follow)
+        for line in said[-last:] if last else []:
             yield f"{path.stem}: {line}" if named else line
     while follow and folder.is_dir():
         time.sleep(POLL)
-        for path in files(folder, role):
-            size = path.stat().st_size
-            start = offsets.get(path, 0)
-            if size < start:
-                start = 0  # put aside and begun anew
-            if size > start:
-                with path.open("rb") as file:
-                    file.seek(start)
-                    data = file.read(size - start)
-                # A line that is still being written is shown when it is whole.
-                whole = data[: data.rfind(b"\n") + 1]
-                offsets[path] = start + len(whole)
-                for line in whole.decode(errors="replace").splitlines():
-                    yield f"{path.stem}: {line}"
+        try:
+            chosen = files(folder, role)
+        except UsageError:
+            continue  # its engines have left, and may come back
+        for path in chosen:
+            said, seen[path] = _read(path, seen.get(path, (0, 0)), whole=True)
+            for line in said:
+                yield f"{path.stem}: {line}"
+
+
+def _read(path: Path, seen: tuple[int, int], *, whole: bool) -> tuple[list[str], tuple[int, int]]:
+    """What was added to a log since `seen`, and up to where; `whole` leaves a half-written line for later."""
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            start = seen[1] if seen[0] == found.st_ino and seen[1] <= found.st_size else 0
+            file.seek(start)
+            data = file.read(found.st_size - start)
+    except FileNotFoundError:
+        return [], (0, 0)  # put aside a moment ago
+    if whole:
+        data = data[: data.rfind(b"\n") + 1]
+    return data.decode(errors="replace").splitlines(), (found.st_ino, start + len(data))

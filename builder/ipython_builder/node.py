@@ -154,7 +154,7 @@ class Node:
         write_private(self.home.security / prepare.CLUSTER_FILE, text + "\n")
 
     async def keep_cluster_file(self) -> None:
-        """Put the file back that ipyparallel removes when somebody presses *stop* in the panel: we are still here."""
+        """Put the file back that ipyparallel removes when somebody presses *stop* in its panel."""
         while True:
             await asyncio.sleep(1)
             if not (self.home.security / prepare.CLUSTER_FILE).exists():

@@ -128,7 +128,7 @@ def load(home: Home) -> Record | None:
         record = Record(**{k: v for k, v in values.items() if k in known})
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise BuilderError(
             f"{path} is damaged: {error}", f"remove the cluster with `ipython-builder down {home.label}`"
         ) from error

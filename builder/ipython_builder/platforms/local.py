@@ -142,7 +142,15 @@ class Local:
         return str(kept) if kept else None
 
     def environments_in_use(self) -> set[str]:
-        """The keys of the environments that any cluster here, running or not, is made of."""
+        """The keys of the environments that any cluster here, running or not, is made of.
+
+        Raises:
+            Transient: an `up` is under way, whose environments are in no record yet.
+        """
+        for lock in self.root.glob(".*.lock"):
+            if supervision.held(lock):
+                label = lock.name.removeprefix(".").removesuffix(".lock")
+                raise Transient(f"an up or down of {label} is under way", "try again when it is done")
         made = [found for label in self.labels() if (found := self._load(label))]
         return {key for one in made for key in (one.environment, one.viewer_environment) if key}
 

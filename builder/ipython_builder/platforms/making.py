@@ -52,7 +52,7 @@ class Maker:
         return made
 
     def again(self, home: Home, made: Record, request: Up) -> Record:
-        """The record of a cluster that is there already, brought up to date with its folder and with `request`.
+        """The record of a cluster that is there already, brought up to date with `request`.
 
         Raises:
             UsageError: the label belongs to another source, ref or folder.

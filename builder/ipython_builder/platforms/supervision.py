@@ -1,4 +1,4 @@
-"""A local cluster's supervisor, from outside: start it, wait until all is ready, stop it, see whether it lives."""
+"""A local cluster's supervisor, from outside: start it, wait until all is ready, stop it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from ipython_builder import control, logs, processes
@@ -73,8 +74,9 @@ def wait_for_engines(home: Home, count: int, reporter: Reporter) -> dict[str, An
             time.sleep(POLL)
             state = control.ask(home.socket, "status")
         if state["engines"]["registered"] != count:
+            why = "; ".join(state["wrong"]) or "too slow"
             raise BuilderError(
-                f"{state['engines']['registered']} of {count} engines came: {'; '.join(state['wrong']) or 'too slow'}",
+                f"{state['engines']['registered']} of {count} engines came: {why}",
                 f"ipython-builder logs {home.label} engine",
             )
         phase.done(f"{count} engines")
@@ -98,7 +100,7 @@ def stop(home: Home) -> None:
         pass
     else:
         deadline = time.monotonic() + STOP_SECONDS
-        while time.monotonic() < deadline and _held(home):
+        while time.monotonic() < deadline and held(home.lock):
             time.sleep(POLL)
     processes.sweep(home.path)
 
@@ -128,10 +130,10 @@ def _spawn(home: Home) -> subprocess.Popen[bytes]:
         os.close(log)
 
 
-def _held(home: Home) -> bool:
-    """Whether a supervisor holds its lock."""
+def held(lock: Path) -> bool:
+    """Whether a living process holds this lock; the kernel frees those of dead ones."""
     try:
-        with home.lock.open("r+") as file:
+        with lock.open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
