@@ -1,4 +1,4 @@
-"""A local cluster's supervisor, from outside: start it, wait until all is ready, stop it."""
+"""A local cluster's supervisor, from outside: start it, wait until all is ready, stop it, see if it lives."""
 
 from __future__ import annotations
 

@@ -1,0 +1,103 @@
+"""Free ports, with sockets that really hold some."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from ipython_builder import ports
+from ipython_builder.cluster import FIRST_PORT, PORT_COUNT
+from ipython_builder.errors import BuilderError
+
+LOOPBACK = "127.0.0.1"
+
+
+@contextmanager
+def held(host: str, port: int) -> Iterator[int]:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as server:
+        server.bind((host, port))
+        server.listen()
+        yield server.getsockname()[1]
+
+
+def test_a_port_that_is_listened_on_is_not_free_and_is_again_afterwards() -> None:
+    with held(LOOPBACK, 0) as port:
+        assert not ports.free(LOOPBACK, port)
+    assert ports.free(LOOPBACK, port)
+
+
+def test_a_port_with_a_connection_in_time_wait_is_free() -> None:
+    with held(LOOPBACK, 0) as port:
+        pass
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((LOOPBACK, port))
+        server.listen()
+        client = socket.create_connection((LOOPBACK, port))
+        accepted, _ = server.accept()
+        accepted.close()  # who closes first keeps the port in TIME_WAIT
+        client.recv(1)
+        client.close()
+    assert ports.free(LOOPBACK, port)
+
+
+def test_an_address_of_another_machine_has_no_free_port() -> None:
+    assert not ports.free("192.0.2.1", 8080)
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this Python has no IPv6")
+def test_ipv6_addresses() -> None:
+    try:
+        with held("::1", 0) as port:
+            assert not ports.free("::1", port)
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+
+
+def test_a_block_is_free_and_in_its_range() -> None:
+    first = ports.block([])
+    assert first >= FIRST_PORT
+    assert first + PORT_COUNT <= ports.LAST_PORT
+    assert all(ports.free(LOOPBACK, port) for port in range(first, first + PORT_COUNT))
+
+
+def test_blocks_that_were_given_away_never_overlap_with_a_new_one() -> None:
+    given: list[int] = []
+    for _ in range(40):
+        given.append(ports.block(given))
+    used = [port for first in given for port in range(first, first + PORT_COUNT)]
+    assert len(set(used)) == len(used)
+
+
+def test_one_port_in_use_spoils_its_block() -> None:
+    starts = range(FIRST_PORT, ports.LAST_PORT - PORT_COUNT, PORT_COUNT + 1)
+    first = ports.block([])
+    others = [start for start in starts if start != first]
+    assert ports.block(others) == first
+    for port in (first, first + 7, first + PORT_COUNT - 1):
+        with held(LOOPBACK, port), pytest.raises(BuilderError, match="15 free ports in a row"):
+            ports.block(others)
+    assert ports.block(others) == first
+
+
+def test_no_block_left() -> None:
+    with pytest.raises(BuilderError) as caught:
+        ports.block(range(FIRST_PORT, ports.LAST_PORT))
+    assert caught.value.exit_code == 1
+    assert caught.value.hint
+
+
+def test_the_viewers_port_is_the_first_that_is_free_and_nobody_elses() -> None:
+    first = ports.viewer(LOOPBACK, [])
+    assert first >= ports.VIEWER_PORT
+    second = ports.viewer(LOOPBACK, [first])
+    assert second > first
+    with held(LOOPBACK, first):
+        assert ports.viewer(LOOPBACK, []) > first
+    every = range(ports.VIEWER_PORT, ports.VIEWER_PORT + 1000)
+    with pytest.raises(BuilderError, match="no free port for the viewer") as caught:
+        ports.viewer(LOOPBACK, every)
+    assert "--port" in (caught.value.hint or "")
