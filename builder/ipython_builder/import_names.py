@@ -91,39 +91,46 @@ DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
 
 # Imported under the name they are installed by (but for - and _).
 _SAME = """
-absl accelerate aiohttp albumentations altair anndata ansible anyio apache_beam arch arrow arviz asdf
+accelerate affine aiohttp albumentations altair anndata ansible anyio apache_beam arch arrow arviz asdf
 astroplan astropy astroquery audioread autograd awkward bambi bitarray bleach blosc bokeh boto3 botocore
 bottle bottleneck bqplot branca casadi catboost category_encoders celery cftime chainer chardet chess click
-cloudpickle cmdstanpy cmocean colorama colorcet contextily control corner coverage cryptography cudf
-cufflinks cupy cvxopt cycler cytoolz dash dash_bootstrap_components dask_jobqueue dask_ml datasets
-datashader deap decorator deepdiff diffusers dill django dlib docopt dowhy duckdb einops emcee emoji
-entrypoints fastai fastapi fastcore fastparquet featuretools filterpy fiona flask flax folium fsspec ftfy
-fuzzywuzzy gast geemap gensim geojson geopandas geopy geoviews gluonts googlemaps gradio graphene
+cloudpickle cmdstanpy cmocean colorama colorcet contextily control corner coverage cryptography cufflinks
+cvxopt cycler cytoolz dash dash_bootstrap_components dask_jobqueue dask_ml datasets datashader deap
+decorator deepdiff diffusers dill django dlib docopt dowhy duckdb einops emcee emoji entrypoints fastai
+fastapi fastcore fastparquet featuretools filterpy fiona flask flax folium fsspec ftfy fuzzywuzzy gast
+geemap gensim geodatasets geojson geopandas geopy geoviews gluonts googlemaps gradio graphene
 great_expectations gspread gurobipy gym gymnasium h5netcdf h5py hdbscan healpy holoviews httpx
-huggingface_hub hvplot hydra hyperopt hypothesis idna imageio imageio_ffmpeg iminuit imutils intake
-ipycanvas ipycytoscape ipydatagrid ipyevents ipyleaflet ipympl ipython_genutils ipytree ipyvolume ipyvuetify
-ipywidgets jax jaxlib jinja2 joblib jsonschema kaggle kaleido kiwisolver lazypredict librosa lifelines
-lightning lime line_profiler llvmlite lmfit lxml mahotas markdown matplotlib matplotlib_inline
-matplotlib_venn memory_profiler mesa missingno mizani mlflow mlxtend mne moviepy mpi4py mpmath msgpack
-multiprocess music21 mypy nbconvert nbformat networkx neurokit2 nibabel nilearn nltk numba numexpr numpy
-numpyro obspy openai openpyxl optuna osmnx pandas pandas_datareader pandas_profiling pandasql panel
-papermill param parso pathos patsy peewee pendulum pgmpy pika pingouin pint pip plotnine pmdarima polars
-pomegranate pooch prettytable prophet psutil pulp pyarrow pycuda pydantic pydicom pydot pydotplus pyfftw
-pygame pygments pygraphviz pykalman pylint pymatgen pymc3 pymongo pymysql pynndescent pyod pyomo pyopencl
-pypandoc pyparsing pyproj pyspark pystan pytesseract pytest pytorch_lightning pytz pyvis pyvista qgrid
-qiskit qutip rasterio ray redis regex reportlab requests rich rtree s3fs scanpy scapy schemdraw
-scikit_posthocs scipy scrapy selenium sentence_transformers sentencepiece setuptools shap shapely simpy six
-skorch spacy sparse sqlalchemy sqlmodel squarify stable_baselines3 starlette statsmodels streamlit sunpy
-sympy tables tabulate tensorboard tensorboardX tensorly termcolor textblob theano thinc threadpoolctl
-tifffile tiktoken timm tokenizers toml toolz torch torchaudio torchmetrics torchtext torchvision tornado
-tqdm traitlets transformers trimesh tslearn tweepy typer ujson uncertainties uproot urllib3 vaex vega
-vega_datasets verde vispy wandb watermark werkzeug widgetsnbextension wordcloud wrapt xarray xgboost xlrd
-xlsxwriter xlwt yellowbrick yfinance zarr zfit
+huggingface_hub hvplot hyperopt hypothesis idna imageio imageio_ffmpeg iminuit imutils intake ipycanvas
+ipycytoscape ipydatagrid ipyevents ipyleaflet ipympl ipython_genutils ipytree ipyvolume ipyvuetify
+ipywidgets jax jaxlib jinja2 joblib jsonschema jupyter_client jupyter_core kaggle kaleido kiwisolver
+lazypredict librosa lifelines lightning lime line_profiler llvmlite lmfit localtileserver lxml mahotas
+markdown matplotlib matplotlib_inline matplotlib_venn memory_profiler mesa missingno mizani mlflow mlxtend
+mne moviepy mpi4py mpmath msgpack multiprocess music21 mypy nbconvert nbformat networkx neurokit2 nibabel
+nilearn nltk numba numexpr numpy numpyro obspy openai openpyxl optuna osmnx pandas pandas_datareader
+pandas_profiling pandasql panel papermill param parso pathos patsy peewee pendulum pgmpy pika pingouin pint
+pip planetary_computer plotnine pmdarima polars pomegranate pooch prettytable prophet psutil pulp pyarrow
+pycuda pydantic pydicom pydot pydotplus pyfftw pygame pygments pygraphviz pykalman pylint pymatgen pymc3
+pymongo pymysql pynndescent pyod pyomo pyopencl pypandoc pyparsing pyproj pyspark pystac_client pystan
+pytesseract pytest pytorch_lightning pytz pyvis pyvista qgrid qiskit qutip rasterio ray redis regex
+reportlab requests rich rioxarray rtree s3fs scanpy scapy schemdraw scikit_posthocs scipy scrapy selenium
+sentence_transformers sentencepiece setuptools shap shapely simpy six skorch spacy sparse sqlalchemy
+sqlmodel squarify stable_baselines3 starlette statsmodels streamlit sunpy sympy tables tabulate tensorboard
+tensorboardX tensorly termcolor textblob theano thinc threadpoolctl tifffile tiktoken timm tokenizers toml
+toolz torch torchaudio torchmetrics torchtext torchvision tornado tqdm tqdm_joblib traitlets transformers
+trimesh tslearn tweepy typer ujson uncertainties uproot urllib3 vaex vega vega_datasets verde vispy wandb
+watermark werkzeug widgetsnbextension wordcloud wrapt xarray xgboost xlrd xlsxwriter xlwt yellowbrick
+yfinance zarr zfit
 """
 DISTRIBUTIONS |= {
     name: (name.replace("_", "-").lower(),) for name in _SAME.split() if name not in DISTRIBUTIONS
 }
 DISTRIBUTIONS |= {
+    "absl": ("absl-py",),
+    "cupy": ("cupy-cuda12x", "cupy-cuda13x", "cupy-cuda11x", "cupy"),
+    "googleapiclient": ("google-api-python-client",),
+    "grpc": ("grpcio",),
+    "hydra": ("hydra-core",),
+    "tensorflow_serving": ("tensorflow-serving-api",),
     "version_information": ("version-information",),
     "pywt": ("pywavelets",),
     "shapefile": ("pyshp",),
@@ -151,6 +158,7 @@ BRINGS: dict[str, tuple[str, ...]] = {
     "distributed": ("dask", "tornado", "psutil", "msgpack"),
     "geopandas": ("numpy", "pandas", "shapely", "pyproj"),
     "gensim": ("numpy", "scipy"),
+    "bqplot": ("ipywidgets", "numpy", "pandas"),
     "h5py": ("numpy",),
     "ipyparallel": ("decorator", "ipykernel", "python-dateutil", "tqdm"),
     "ipykernel": (
@@ -168,6 +176,7 @@ BRINGS: dict[str, tuple[str, ...]] = {
         *("nest-asyncio", "matplotlib-inline", "packaging"),
     ),
     "ipython": ("decorator", "jedi", "pexpect", "prompt-toolkit", "pygments", "stack-data", "traitlets"),
+    "ipyleaflet": ("ipywidgets", "branca", "xyzservices"),
     "ipywidgets": ("ipython", "traitlets", "comm", "widgetsnbextension"),
     "jupyter": ("ipywidgets", "nbconvert", "notebook", "jupyterlab"),
     "jupyterlab": ("notebook-shim", "jinja2", "nbconvert", "nbformat", "jupyter-server", "requests", "httpx"),
@@ -180,6 +189,7 @@ BRINGS: dict[str, tuple[str, ...]] = {
     "plotnine": ("matplotlib", "pandas", "numpy", "scipy", "statsmodels", "mizani"),
     "pymc": ("numpy", "pandas", "scipy", "arviz"),
     "python-dateutil": ("six",),
+    "rasterio": ("affine", "numpy", "click", "attrs"),
     "requests": ("urllib3", "idna", "certifi", "charset-normalizer"),
     "scikit-image": ("numpy", "scipy", "pillow", "networkx", "imageio", "tifffile"),
     "scikit-learn": ("numpy", "scipy", "joblib", "threadpoolctl"),
@@ -187,7 +197,7 @@ BRINGS: dict[str, tuple[str, ...]] = {
     "seaborn": ("numpy", "pandas", "matplotlib"),
     "statsmodels": ("numpy", "scipy", "pandas", "patsy"),
     "sympy": ("mpmath",),
-    "tensorflow": ("numpy", "keras", "h5py", "protobuf"),
+    "tensorflow": ("numpy", "keras", "h5py", "protobuf", "grpcio", "absl-py", "tensorboard"),
     "torch": ("sympy", "networkx", "jinja2", "fsspec"),
     "torchvision": ("torch", "numpy", "pillow"),
     "transformers": ("numpy", "pyyaml", "regex", "requests", "tqdm", "tokenizers", "huggingface-hub"),
