@@ -51,7 +51,7 @@ class PlainSink:
             return
         mark = {"start": "…", "done": "✓", "failed": "✗", "warning": "!", "log": " "}[event.kind]
         took = f"  {event.seconds:.2f} s" if event.seconds is not None else ""
-        print(f"{mark} {event.message}{took}", file=self.stream, flush=True)
+        _say(self.stream, f"{mark} {event.message}{took}")
 
 
 class JsonSink:
@@ -62,7 +62,14 @@ class JsonSink:
 
     def emit(self, event: Event) -> None:
         record = {k: v for k, v in asdict(event).items() if v is not None}
-        print(json.dumps(record, ensure_ascii=False), file=self.stream, flush=True)
+        _say(self.stream, json.dumps(record, ensure_ascii=False))
+
+
+def _say(stream: TextIO, line: str) -> None:
+    try:
+        print(line, file=stream, flush=True)
+    except (OSError, ValueError):
+        pass  # who read it went away (`up … 2>&1 | head`): half a cluster would be worse than silence
 
 
 class NullSink:

@@ -110,7 +110,7 @@ def _typed(key: str, value: Any, path: Path) -> Any:
             return value
         if not isinstance(value, str):
             raise UsageError(f"{key} in {path} must be a path")
-        return Path(value).expanduser()
+        return Path(value).expanduser().absolute()  # the steps of an installation run in other folders
     if key == "extra_index_urls":
         words = value.split() if isinstance(value, str) else value
         if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
