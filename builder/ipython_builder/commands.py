@@ -82,7 +82,7 @@ def run(
         raise BuilderError(
             f"cannot run {words[0]}: {missing} is not there", "install it, or mend PATH"
         ) from error
-    except PermissionError as error:
+    except OSError as error:  # not executable, not a program, an argument list too long
         raise BuilderError(f"cannot run {words[0]}: {error.strerror}") from error
     out: list[str] = []
     err: list[str] = []

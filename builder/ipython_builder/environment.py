@@ -96,12 +96,26 @@ def ensure_viewer(settings: Settings, reporter: Reporter) -> Environment:
         return _make(key, settings, reporter, python, work.install_viewer)
 
 
-def prune(settings: Settings, in_use: set[str], reporter: Reporter) -> list[Path]:
-    """Remove environments whose key is not in `in_use`, and half-made ones; return what was removed."""
+def claim(environment: Environment, settings: Settings, owner: Path) -> None:
+    """Keep `environment` from being pruned as long as the folder `owner` is there and its record names it.
+
+    Claims stand beside the environments, not in the list of clusters: several homes may share one cache.
+
+    Raises:
+        Transient: it was pruned in this very moment.
+    """
+    name = hashlib.sha256(bytes(owner)).hexdigest()[:16]
+    _write(_cache(settings, "environments", "claims", environment.key) / name, str(owner))
+    if not (environment.path / MARKER).is_file():
+        raise Transient("the environment was removed by `prune` in this moment", "try again")
+
+
+def prune(settings: Settings, reporter: Reporter) -> list[Path]:
+    """Remove environments that nobody claims, and half-made ones; return what was removed."""
     removed = []
     root = _cache(settings, "environments")
     for path in sorted(root.iterdir()) if root.is_dir() else []:
-        if path.name == "requests" or path.name in in_use or not path.is_dir():
+        if path.name in ("requests", "claims") or not path.is_dir() or _claimed(root / "claims" / path.name):
             continue
         with _in_cache(settings), _locked(root / "requests" / path.name, reporter):
             remove(path)
@@ -111,6 +125,20 @@ def prune(settings: Settings, in_use: set[str], reporter: Reporter) -> list[Path
         if pointer.suffix == "" and pointer.is_file() and not (root / pointer.read_text().strip()).is_dir():
             pointer.unlink(missing_ok=True)
     return removed
+
+
+def _claimed(claims: Path) -> bool:
+    """Whether a claim on the environment of this name still holds; those that do not are removed."""
+    held = False
+    for one in list(claims.iterdir()) if claims.is_dir() else []:
+        owner = Path(one.read_text())
+        record = owner / "cluster.json"
+        # Without a record yet, an `up` is under way.
+        if owner.is_dir() and (not record.is_file() or claims.name in record.read_text()):
+            held = True
+        else:
+            one.unlink(missing_ok=True)
+    return held
 
 
 def site_packages(path: Path, python: Interpreter) -> Path:

@@ -51,7 +51,7 @@ class Engine(IPEngine):
         with_notebooks()
 
     def stay_registered(self):
-        """Ask whoever is the controller to know us again, each time the line to it was broken and is whole again.
+        """Ask the controller, old or new, to know us again, each time the line to it was broken and is whole.
 
         Looking at heartbeats would not do: a new controller that is there within a second sends them too, to
         engines it has never heard of. A second socket to the registration port shows every reconnection.
@@ -60,7 +60,7 @@ class Engine(IPEngine):
         line = self.context.socket(zmq.DEALER)
         line.linger = 0
         line.setsockopt(zmq.IDENTITY, self.bident + b"-again")
-        # A cable that was pulled closes nothing: after five seconds without an answer the line counts as broken.
+        # A cable that was pulled closes nothing: five seconds without an answer count as broken.
         line.heartbeat_ivl = 1000
         line.heartbeat_timeout = 5000
         if self.curve_serverkey:

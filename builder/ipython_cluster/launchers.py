@@ -48,7 +48,7 @@ def ask(do, **arguments):
 
 
 class _Asked(BaseLauncher):
-    """What both have in common: the state is the supervisor's, and there is one controller whatever the set is called."""
+    """What both have in common: the state is the supervisor's, and there is one controller."""
 
     @property
     def connection_files(self):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ipython_builder.cli.common import Context, platform, verb
+from ipython_builder.cli.common import Context, verb
 
 
 @click.command("prune", short_help="Remove cached environments that nothing uses")
@@ -13,8 +13,7 @@ def command(context: Context) -> None:
     """Remove cached environments that no cluster, running or stopped, is made of. Prints what was removed."""
     from ipython_builder import environment
 
-    used = platform(context).environments_in_use()
-    removed = environment.prune(context.settings, used, context.reporter)
+    removed = environment.prune(context.settings, context.reporter)
     if context.json:
         context.print_json({"removed": [str(path) for path in removed]})
         return

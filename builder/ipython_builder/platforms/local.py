@@ -141,25 +141,15 @@ class Local:
         (self.root / f".{label}.lock").unlink(missing_ok=True)
         return str(kept) if kept else None
 
-    def environments_in_use(self) -> set[str]:
-        """The keys of the environments that any cluster here, running or not, is made of.
-
-        Raises:
-            Transient: an `up` is under way, whose environments are in no record yet.
-        """
-        for lock in self.root.glob(".*.lock"):
-            if supervision.held(lock):
-                label = lock.name.removeprefix(".").removesuffix(".lock")
-                raise Transient(f"an up or down of {label} is under way", "try again when it is done")
-        made = [found for label in self.labels() if (found := self._load(label))]
-        return {key for one in made for key in (one.environment, one.viewer_environment) if key}
-
     def _maker(self, label: str) -> Maker:
         others = [found for other in self.labels() if other != label and (found := self._load(other))]
         return Maker(self.settings, self.reporter, others)
 
     def _remove(self, home: Home, made: Record | None, *, discard: bool) -> Path | None:
-        kept = self._maker(home.label).remove_workspace(home, made.commit if made else None, discard=discard)
+        kept = None
+        # Without a record nobody knows whose folder it is: then it stays.
+        if made and not made.in_place:
+            kept = self._maker(home.label).remove_workspace(home, made.commit, discard=discard)
         shutil.rmtree(home.path, ignore_errors=True)
         return kept
 

@@ -47,7 +47,8 @@ class Maker:
             record.save(home, made)
         except BaseException:
             shutil.rmtree(home.path, ignore_errors=True)
-            self.remove_workspace(home, checkout.commit)
+            if not checkout.in_place:
+                self.remove_workspace(home, checkout.commit)
             raise
         return made
 
@@ -88,7 +89,8 @@ class Maker:
         return self.make(home, replace(request, extra=request.extra or made.extra), checkout, made)
 
     def fetch(self, request: Up, workspace: Path) -> source.Checkout:
-        if workspace.exists() and any(workspace.iterdir()):
+        in_place = request.source.folder is not None
+        if not in_place and workspace.exists() and any(workspace.iterdir()):
             raise BuilderError(
                 f"{workspace} holds notebooks that were changed in an earlier cluster of this label",
                 f"move the folder away, use it as SOURCE, or remove it: rm -r {workspace}",
@@ -116,6 +118,9 @@ class Maker:
             served = viewer.result() if viewer else None
         self.run_hook(checkout, hooks, "post-build")
         thin.make(env, home.thin)
+        for used in (env, served):
+            if used:
+                environment.claim(used, self.settings, home.path)
         return Record(
             label=home.label,
             user=request.user or (before.user if before else cluster.random_label()),
