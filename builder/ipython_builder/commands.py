@@ -17,7 +17,9 @@ from pathlib import Path
 
 from ipython_builder.errors import BuilderError, Transient
 
-_CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/\s'\"]+@")
+# Up to the last @ before the path: a password may hold one that nobody escaped. Looks back only, and so takes
+# no longer than the text is long.
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s'\"]+@")
 
 
 def redact(text: str, secrets: Sequence[str] = ()) -> str:
@@ -25,7 +27,7 @@ def redact(text: str, secrets: Sequence[str] = ()) -> str:
     for secret in secrets:
         if secret:
             text = text.replace(secret, "***")
-    return _CREDENTIALS.sub(r"\g<scheme>***@", text)
+    return _CREDENTIALS.sub("***@", text)
 
 
 @dataclass(frozen=True)
