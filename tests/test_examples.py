@@ -1,4 +1,4 @@
-"""Every example, from its folder to its picture: what they say of themselves is checked by their own assertions."""
+"""Every example, from its folder to its picture; each checks its own result."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from tests.conftest import CHECKOUT, Cli
 
 pytestmark = pytest.mark.slow

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import requests
-
-from ipython_builder import processes
 from tests.conftest import Cli, Home
 from tests.workbench import console, git, notebook, outputs, pid_of, until, wheel
+
+from ipython_builder import processes
 
 pytestmark = pytest.mark.slow
 
@@ -118,7 +118,10 @@ def test_a_live_picture_ends_as_its_last_state(cli: Cli, folder: Path) -> None:
 def test_scale(cli: Cli, folder: Path) -> None:
     up(cli, folder, "-n", "1", "--label", "main")
     assert console(cli, "main", "rc[:].push({'x': 5}); print(rc.ids)").endswith("[0]")
-    assert cli("scale", "main", "3", "--json", check=True).json["engines"] == {"requested": 3, "registered": 3}
+    assert cli("scale", "main", "3", "--json", check=True).json["engines"] == {
+        "requested": 3,
+        "registered": 3,
+    }
     assert console(cli, "main", "print(rc.ids, rc[0].pull('x').get())") == "[0, 1, 2] 5"
     cli("scale", "main", "1", check=True)
     assert console(cli, "main", "print(rc.ids, rc[0].pull('x').get())") == "[0] 5", "the highest ids leave"
@@ -145,11 +148,9 @@ def test_a_second_up_says_what_is_there(cli: Cli, folder: Path) -> None:
 def test_down_leaves_no_process_no_port_no_file(cli: Cli, folder: Path, home: Home) -> None:
     made = up(cli, folder, "-n", "2", "--label", "main")
     # A terminal's child that ignores being asked, in a session of its own, must go too.
-    console(
-        cli,
-        "main",
-        "import subprocess; subprocess.Popen(['sh', '-c', \"trap '' TERM HUP; sleep 1000\"], start_new_session=True)",
-    )
+    stubborn = "trap '' TERM HUP; sleep 1000"
+    quiet = "stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True"
+    console(cli, "main", f"import subprocess; subprocess.Popen(['sh', '-c', {stubborn!r}], {quiet})")
     before = set(os.listdir(folder))
     cluster = home.clusters / "main"
     assert len(processes.of(cluster)) > 5
@@ -166,7 +167,9 @@ def test_down_leaves_no_process_no_port_no_file(cli: Cli, folder: Path, home: Ho
     assert cli("down", "main").rc == 2
 
 
-def test_two_clusters_live_side_by_side_and_share_what_is_read_only(cli: Cli, folder: Path, tmp_path: Path) -> None:
+def test_two_clusters_live_side_by_side_and_share_what_is_read_only(
+    cli: Cli, folder: Path, tmp_path: Path
+) -> None:
     one = up(cli, folder, "-n", "1", "--label", "one")
     two = up(cli, folder, "-n", "1", "--label", "two")
     assert one["environment"] == two["environment"]
@@ -176,7 +179,7 @@ def test_two_clusters_live_side_by_side_and_share_what_is_read_only(cli: Cli, fo
     notebook(
         folder / "pip.ipynb",
         f"%pip install --no-index {made}",
-        "import onlyhere, ipyparallel as ipp\nipp.Client()[:].apply_sync(lambda: __import__('onlyhere').ANSWER)",
+        "import ipyparallel as ipp\nipp.Client()[:].apply_sync(lambda: __import__('onlyhere').ANSWER)",
     )
     cli("run", "one", "pip.ipynb", check=True)
     assert outputs(folder / "pip.ipynb")[-1] == "[42]", "the engines see it at once"
@@ -189,7 +192,15 @@ def test_two_clusters_live_side_by_side_and_share_what_is_read_only(cli: Cli, fo
 def test_secrets_are_where_they_belong(cli: Cli, folder: Path, home: Home) -> None:
     secret = "correct-horse-battery-staple"
     made = cli(
-        "up", folder, "-n", "1", "--label", "main", "--json", env={"IPYTHON_USER_PASSWORD": secret}, check=True
+        "up",
+        folder,
+        "-n",
+        "1",
+        "--label",
+        "main",
+        "--json",
+        env={"IPYTHON_USER_PASSWORD": secret},
+        check=True,
     ).json
     assert made["password"] == secret
     cluster = home.clusters / "main"
@@ -236,7 +247,9 @@ def test_an_engine_that_is_killed_comes_back_under_its_id(cli: Cli, folder: Path
     os.kill(pid_of(cli, "main", "engine", number), signal.SIGKILL)
     until(lambda: cli("status", "main", "--json").json["roles"][2 + number]["restarts"] == 1, "a restart")
     until(lambda: cli("status", "main").rc == 0, "ready")
-    code = f"print(rc.ids, rc[{1 - number}].pull('x').get(), rc[{number}].apply_sync(lambda: 'x' in globals()))"
+    code = (
+        f"print(rc.ids, rc[{1 - number}].pull('x').get(), rc[{number}].apply_sync(lambda: 'x' in globals()))"
+    )
     assert console(cli, "main", code) == "[0, 1] 5 False"
 
 
@@ -268,7 +281,8 @@ def test_a_supervisor_that_is_killed_is_noticed_and_put_right(cli: Cli, folder: 
     made = up(cli, folder, "-n", "2", "--label", "main")
     os.kill(pid_of(cli, "main", "supervisor"), signal.SIGKILL)
     state = until(
-        lambda: (s := cli("status", "main", "--json")).rc == 1 and s.json, "status tells that nobody supervises"
+        lambda: (s := cli("status", "main", "--json")).rc == 1 and s.json,
+        "status tells that nobody supervises",
     )
     assert state["state"] == "unsupervised"
     assert cli("scale", "main", "1").rc == 1
@@ -283,7 +297,9 @@ def test_a_supervisor_that_is_killed_is_noticed_and_put_right(cli: Cli, folder: 
     assert len(engines) == 2, "nothing is doubled"
 
 
-def test_after_a_reboot_status_tells_the_truth_and_up_puts_it_right(cli: Cli, folder: Path, home: Home) -> None:
+def test_after_a_reboot_status_tells_the_truth_and_up_puts_it_right(
+    cli: Cli, folder: Path, home: Home
+) -> None:
     made = up(cli, folder, "-n", "1", "--label", "main")
     for pid in processes.of(home.clusters / "main"):
         os.kill(pid, signal.SIGKILL)
@@ -300,7 +316,9 @@ def test_after_a_reboot_status_tells_the_truth_and_up_puts_it_right(cli: Cli, fo
 
 
 def test_ctrl_c_leaves_nothing(cli: Cli, folder: Path, home: Home) -> None:
-    process = cli.start("up", folder, "-n", "2", "--label", "main", "--progress", "plain", start_new_session=True)
+    process = cli.start(
+        "up", folder, "-n", "2", "--label", "main", "--progress", "plain", start_new_session=True
+    )
     assert process.stderr is not None
     for line in process.stderr:
         if "starting the notebook" in line:
@@ -427,10 +445,17 @@ def test_the_panel_adds_and_stops_engines(cli: Cli, folder: Path) -> None:
     assert viewer.request("POST", f"ipyparallel/clusters/{key}", data="{}").ok
     until(lambda: cli("status", "main", "--json").json["engines"]["registered"] == 3, "two more engines")
     assert viewer.request("DELETE", f"ipyparallel/clusters/{key}").ok
-    until(lambda: cli("status", "main", "--json").json["engines"] == {"requested": 1, "registered": 1}, "one again")
+    until(
+        lambda: cli("status", "main", "--json").json["engines"] == {"requested": 1, "registered": 1},
+        "one again",
+    )
     assert viewer.request("DELETE", "ipyparallel/clusters/default:").ok
-    until(lambda: cli("status", "main", "--json").json["engines"] == {"requested": 0, "registered": 0}, "none")
-    until(lambda: viewer.request("GET", "ipyparallel/clusters").json()[0].get("controller"), "still in the list")
+    until(
+        lambda: cli("status", "main", "--json").json["engines"] == {"requested": 0, "registered": 0}, "none"
+    )
+    until(
+        lambda: viewer.request("GET", "ipyparallel/clusters").json()[0].get("controller"), "still in the list"
+    )
     assert viewer.request("POST", "ipyparallel/clusters/default:", data='{"n": 2}').ok
     until(lambda: cli("status", "main", "--json").json["engines"]["registered"] == 2, "engines after a stop")
 

@@ -147,18 +147,8 @@ class Node:
     def keep(self, count: int) -> None:
         self.record = self.record.with_engines(count)
         record.save(self.home, self.record)
-        self.write_cluster_file()
-
-    def write_cluster_file(self) -> None:
         text = json.dumps(prepare.cluster_file(self.record, self.home))
         write_private(self.home.security / prepare.CLUSTER_FILE, text + "\n")
-
-    async def keep_cluster_file(self) -> None:
-        """Put the file back that ipyparallel removes when somebody presses *stop* in its panel."""
-        while True:
-            await asyncio.sleep(1)
-            if not (self.home.security / prepare.CLUSTER_FILE).exists():
-                self.write_cluster_file()
 
     async def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         match request.get("do"):
@@ -206,9 +196,7 @@ class Node:
         with control.reachable(self.home.socket) as name:
             server = await asyncio.start_unix_server(self.serve, name)
         os.umask(previous)
-        keeping = asyncio.create_task(self.keep_cluster_file())
         await self.stopping.wait()
-        keeping.cancel()
         async with self.changing:
             stops = [asyncio.create_task(member.stop()) for member in self.members.values()]
             await asyncio.wait(stops, timeout=STOP_SECONDS)

@@ -27,6 +27,26 @@ def free(host: str, port: int) -> bool:
     return True
 
 
+# Ports that this process has chosen and that nobody listens on yet.
+_reserved: list[socket.socket] = []
+
+
+def reserve(port: int) -> bool:
+    """Keep `port` for this process until it ends; False if another `up` on this machine keeps it.
+
+    Between choosing a port and a role's listening on it lie seconds. An abstract socket's name is the
+    machine's, needs no file, and is gone with its process.
+    """
+    mark = socket.socket(socket.AF_UNIX)
+    try:
+        mark.bind(f"\0ipython-builder-port-{port}")
+    except OSError:
+        mark.close()
+        return False
+    _reserved.append(mark)
+    return True
+
+
 def block(taken: Iterable[int]) -> int:
     """The first port of a free block for a controller on loopback.
 
@@ -37,11 +57,12 @@ def block(taken: Iterable[int]) -> int:
         BuilderError: there is none.
     """
     starts = list(range(FIRST_PORT, LAST_PORT - PORT_COUNT, PORT_COUNT + 1))
-    # Not in order: two `up` at the same moment would both find the first one free.
+    # Not in order: another network namespace (a container) may share the host's ports and not our marks.
     random.shuffle(starts)
     held = set(taken)
     for start in starts:
-        if start not in held and all(free("127.0.0.1", port) for port in range(start, start + PORT_COUNT)):
+        ports = range(start, start + PORT_COUNT)
+        if start not in held and all(free("127.0.0.1", port) for port in ports) and reserve(start):
             return start
     raise BuilderError(
         f"no {PORT_COUNT} free ports in a row between {FIRST_PORT} and {LAST_PORT}", "stop a cluster"
@@ -52,6 +73,6 @@ def viewer(host: str, taken: Iterable[int]) -> int:
     """A free port for a viewer: 8080, or the next one that is free and not another cluster's."""
     held = set(taken)
     for port in range(VIEWER_PORT, VIEWER_PORT + 1000):
-        if port not in held and free(host, port):
+        if port not in held and free(host, port) and reserve(port):
             return port
     raise BuilderError(f"no free port for the viewer from {VIEWER_PORT} on", "name one with --port")

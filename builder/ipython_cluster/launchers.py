@@ -82,6 +82,10 @@ class ControllerLauncher(_Asked, _Controller):
 
     async def stop(self):
         self.log.warning("the controller belongs to the cluster: `ipython-builder down` stops it")
+        if not self.cluster_id and self.parent is not None:
+            # ipyparallel would remove the file by which the cluster is found, and offer to start another one
+            # in the viewer's own environment: the cluster goes on, so the file stays.
+            self.parent.cluster_file = ""
         return self.notify_stop({"exit_code": 0})
 
 

@@ -157,7 +157,7 @@ class Maker:
             return before.viewer_port
         if request.port is None:
             return ports.viewer(host, [made.viewer_port for made in self.others])
-        if not ports.free(host, request.port):
+        if not ports.free(host, request.port) or not ports.reserve(request.port):
             raise BuilderError(
                 f"port {request.port} on {host} is in use", "name another with --port, or none for a free one"
             )

@@ -122,12 +122,20 @@ def _spawn(home: Home) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
             cwd="/",
-            # Its own mark, so that a supervisor which cannot even start is found and ended like the rest.
-            env=os.environ | {processes.MARK: str(home.path)},
+            env=_environ(home),
             start_new_session=True,  # so that it survives this terminal
         )
     finally:
         os.close(log)
+
+
+def _environ(home: Home) -> dict[str, str]:
+    """The caller's environment without what was meant for `up` alone: a password, a key.
+
+    With the cluster's mark, so that a supervisor which cannot even start is found and ended like the rest.
+    """
+    passed = {name: value for name, value in os.environ.items() if not name.startswith("IPYTHON_")}
+    return passed | {processes.MARK: str(home.path)}
 
 
 def held(lock: Path) -> bool:
