@@ -100,6 +100,8 @@ def run(words: list[str]) -> int:
         return stop.exit_code
     except click.ClickException as error:
         if isinstance(error, click.UsageError):
+            if as_json:
+                _print_error(error.format_message(), None, 2)
             error.show()
             return 2
         _show(error.format_message(), None, as_json, 1)
@@ -122,9 +124,13 @@ def run(words: list[str]) -> int:
 
 def _show(message: str, hint: str | None, as_json: bool, code: int) -> None:
     if as_json:
-        import json
-
-        click.echo(json.dumps({"error": {"message": message, "hint": hint, "exit_code": code}}))
+        _print_error(message, hint, code)
     click.echo(click.style("error: ", fg="red", bold=True) + message, err=True)
     if hint:
         click.echo(click.style(" next: ", fg="cyan", bold=True) + hint, err=True)
+
+
+def _print_error(message: str, hint: str | None, code: int) -> None:
+    import json
+
+    click.echo(json.dumps({"error": {"message": message, "hint": hint, "exit_code": code}}))
