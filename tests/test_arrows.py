@@ -21,7 +21,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "source": ("address", "clone", "tree", "source"),
     "spec": ("spec", "cells", "imports"),
     "environment": (
-        *("scrub", "interpreters", "runtime", "bytecode", "failures", "installer", "environment"),
+        *("scrub", "interpreters", "runtime", "bytecode", "failures", "installer", "keys", "environment"),
         *("thin", "lock"),
     ),
     "cluster": ("cluster", "ports", "record", "roles", "prepare", "control", "logs", "workspace"),

@@ -11,18 +11,14 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
-import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from ipython_builder import bytecode, installer, interpreters, runtime
+from ipython_builder import bytecode, installer, interpreters, keys
 from ipython_builder.errors import BuilderError, Transient
 from ipython_builder.events import Reporter
 from ipython_builder.interpreters import Interpreter
@@ -31,7 +27,7 @@ from ipython_builder.spec import Spec
 
 MARKER = ".complete.json"  # written last: an environment without it is half-made and never used
 WAIT_SECONDS = 1800.0
-_FORMAT = 2  # raise it when the same inputs shall give another environment
+UNDER_WAY_SECONDS = 3600.0  # how long an `up` may take from its environment to its record
 
 
 @dataclass(frozen=True)
@@ -70,9 +66,9 @@ def ensure(spec: Spec, settings: Settings, reporter: Reporter, *, upgrade: bool 
     """
     python = interpreters.find(spec.python, settings, wanted_by=spec.python_from)
     with _in_cache(settings):
-        request = _request(spec, settings, python)
+        request = keys.request(spec, settings, python)
         pointer = _cache(settings, "environments", "requests") / request
-        again = upgrade or _moves(spec)
+        again = upgrade or keys.moves(spec)
         if not again and (found := _known(pointer, settings, python)):
             return found
         with _locked(pointer, reporter):
@@ -80,7 +76,7 @@ def ensure(spec: Spec, settings: Settings, reporter: Reporter, *, upgrade: bool 
                 return found  # made while we waited
             work = installer.Installer(settings, reporter, python)
             pins = work.resolve(spec)
-            key = _digest(request=request, pins=pins)
+            key = keys.digest(request=request, pins=pins)
             made = _make(key, settings, reporter, python, lambda path: work.install(spec, pins, path))
             _write(pointer, key)
             return made
@@ -90,10 +86,8 @@ def ensure_viewer(settings: Settings, reporter: Reporter) -> Environment:
     """The viewer's own environment, from our lock."""
     python = interpreters.find(">=3.11", settings)
     with _in_cache(settings):
-        lock, wheel = runtime.viewer_lock(), _wheel(settings)
-        key = _digest(python=_identity(python), uv=version("uv"), lock=lock, wheel=wheel)
         work = installer.Installer(settings, reporter, python)
-        return _make(key, settings, reporter, python, work.install_viewer)
+        return _make(keys.viewer(python), settings, reporter, python, work.install_viewer)
 
 
 def claim(environment: Environment, settings: Settings, owner: Path) -> None:
@@ -115,9 +109,19 @@ def prune(settings: Settings, reporter: Reporter) -> list[Path]:
     removed = []
     root = _cache(settings, "environments")
     for path in sorted(root.iterdir()) if root.is_dir() else []:
-        if path.name in ("requests", "claims") or not path.is_dir() or _claimed(root / "claims" / path.name):
+        claims = root / "claims" / path.name
+        if path.name in ("requests", "claims") or not path.is_dir() or _claimed(claims):
             continue
         with _in_cache(settings), _locked(root / "requests" / path.name, reporter):
+            # Put out of reach first, then looked at again: who claims it from now on sees that it is gone.
+            path.chmod(0o700)
+            marker, aside = path / MARKER, path / f"{MARKER}.pruned"
+            if marker.is_file():
+                marker.replace(aside)
+            if _claimed(claims):
+                aside.replace(marker)
+                path.chmod(0o555)
+                continue
             remove(path)
         removed.append(path)
     requests = root / "requests"
@@ -131,10 +135,14 @@ def _claimed(claims: Path) -> bool:
     """Whether a claim on the environment of this name still holds; those that do not are removed."""
     held = False
     for one in list(claims.iterdir()) if claims.is_dir() else []:
-        owner = Path(one.read_text())
+        try:
+            owner, age = Path(one.read_text()), time.time() - one.stat().st_mtime
+        except FileNotFoundError:
+            continue
         record = owner / "cluster.json"
-        # Without a record yet, an `up` is under way.
-        if owner.is_dir() and (not record.is_file() or claims.name in record.read_text()):
+        # Without a record yet, or with one that names another environment still, an `up` may be under way.
+        named = not record.is_file() or claims.name in record.read_text() or age < UNDER_WAY_SECONDS
+        if owner.is_dir() and named:
             held = True
         else:
             one.unlink(missing_ok=True)
@@ -166,7 +174,7 @@ def _make(
         try:
             remove(path)  # what a killed process left
             install(path)
-            store = _cache(settings, "bytecode") / f"{python.version}-{_identity(python)[-8:]}"
+            store = _cache(settings, "bytecode") / f"{python.version}-{keys.identity(python)[-8:]}"
             bytecode.ensure(path / "bin" / "python", site_packages(path, python), store, reporter)
             _write(
                 path / MARKER, json.dumps({"key": key, "python": str(python.path), "made": int(time.time())})
@@ -190,61 +198,6 @@ def _known(pointer: Path, settings: Settings, python: Interpreter) -> Environmen
 def _known_key(key: str, settings: Settings, python: Interpreter) -> Environment | None:
     path = _cache(settings, "environments") / key
     return Environment(key, path, python) if (path / MARKER).is_file() else None
-
-
-def _moves(spec: Spec) -> bool:
-    """Whether a git line names a branch or nothing: what it points at is looked up each time."""
-    return any("git+" in line and not re.search(r"@[0-9a-f]{40}(?:$|[#\s;])", line) for line in spec.lines)
-
-
-def _wheel(settings: Settings) -> str:
-    return runtime.wheel(_cache(settings, "runtime")).parent.name
-
-
-def _request(spec: Spec, settings: Settings, python: Interpreter) -> str:
-    """A hash of all that decides what is asked for; the order of lines does not."""
-    return _digest(
-        python=_identity(python),
-        uv=version("uv"),
-        kind=spec.kind,
-        lines=sorted(set(spec.lines)),
-        constraints=sorted(set(spec.constraints)),
-        options=[spec.options, spec.find_links, spec.prereleases],
-        pylock=spec.pylock.read_text() if spec.pylock else None,
-        local=[content(path) for path in spec.local_paths],
-        indexes=[settings.index_url, *settings.extra_index_urls, *spec.index_urls],
-        runtime=[runtime.REQUIREMENTS, runtime.preferred_versions()],
-        wheel=_wheel(settings),
-    )
-
-
-def _identity(python: Interpreter) -> str:
-    """What decides which files fit this interpreter: version, place, machine."""
-    return f"{python.version} {os.uname().machine} {_digest(path=str(python.path))}"
-
-
-def _digest(**material: Any) -> str:
-    text = json.dumps(material | {"format": _FORMAT}, sort_keys=True, default=list)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-def content(path: Path) -> str:
-    """A hash of a file, or of a folder's files by name, mode bit and content, without what builds leave."""
-    if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    digest = hashlib.sha256()
-    for folder, names, files in os.walk(path):
-        names[:] = sorted(
-            n for n in names if not n.startswith(".") and n not in ("__pycache__", "build", "dist")
-        )
-        for name in sorted(files):
-            file = Path(folder, name)
-            if file.is_symlink() or not file.is_file() or name.endswith((".pyc", ".ipynb")):
-                continue
-            executable = bool(file.stat().st_mode & stat.S_IXUSR)
-            digest.update(f"{file.relative_to(path)}\0{executable}\0".encode())
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 def _cache(settings: Settings, *names: str) -> Path:

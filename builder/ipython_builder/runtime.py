@@ -56,16 +56,18 @@ def viewer_lock() -> str:
     return (resources.files("ipython_builder") / "locks" / "viewer.txt").read_text()
 
 
+def wheel_key() -> str:
+    """A hash of what is in the wheel of ``ipython_cluster``."""
+    return _key(_members())
+
+
 def wheel(folder: Path) -> Path:
     """The wheel of ``ipython_cluster`` below `folder`, made there if it is not there yet.
 
     Its bytes depend on its source alone, and its path on its bytes, so that no cache takes an old one for it.
     """
     members = _members()
-    digest = hashlib.sha256(
-        b"\0".join(name.encode() + b"\0" + data for name, data in members.items())
-    ).hexdigest()
-    path = folder / digest[:16] / f"ipython_cluster-{__version__}-py3-none-any.whl"
+    path = folder / _key(members) / f"ipython_cluster-{__version__}-py3-none-any.whl"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         # A name of its own: several threads and processes may be the first.
@@ -80,6 +82,11 @@ def wheel(folder: Path) -> Path:
                 archive.writestr(info, data)
         Path(half.name).replace(path)
     return path
+
+
+def _key(members: dict[str, bytes]) -> str:
+    content = b"\0".join(name.encode() + b"\0" + data for name, data in members.items())
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _members() -> dict[str, bytes]:

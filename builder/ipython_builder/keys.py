@@ -1,0 +1,84 @@
+"""What decides the bytes of an environment, as hashes: same key, same files; another key, other files.
+
+The order of lines decides nothing: uv is given them in one order (`installer`), so it does not count here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ipython_builder import runtime
+from ipython_builder.interpreters import Interpreter
+from ipython_builder.settings import Settings
+from ipython_builder.spec import Spec
+
+_FORMAT = 2  # raise it when the same inputs shall give another environment
+
+
+def request(spec: Spec, settings: Settings, python: Interpreter) -> str:
+    """The key of what is asked for, before versions are chosen."""
+    return digest(
+        python=identity(python),
+        uv=version("uv"),
+        kind=spec.kind,
+        lines=sorted(set(spec.lines)),
+        constraints=sorted(set(spec.constraints)),
+        options=[spec.options, spec.find_links, spec.prereleases],
+        pylock=spec.pylock.read_text() if spec.pylock else None,
+        local=[content(path) for path in spec.local_paths],
+        indexes=[settings.index_url, *settings.extra_index_urls, *spec.index_urls],
+        runtime=[runtime.REQUIREMENTS, runtime.preferred_versions()],
+        wheel=runtime.wheel_key(),
+    )
+
+
+def viewer(python: Interpreter) -> str:
+    """The key of the viewer's environment."""
+    lock = runtime.viewer_lock()
+    return digest(python=identity(python), uv=version("uv"), lock=lock, wheel=runtime.wheel_key())
+
+
+def moves(spec: Spec) -> bool:
+    """Whether a git line names a branch or nothing: what it points at is looked up each time."""
+    return any("git+" in line and not re.search(r"@[0-9a-f]{40}(?:$|[#\s;])", line) for line in spec.lines)
+
+
+def identity(python: Interpreter) -> str:
+    """What decides which files fit this interpreter: version, place, machine."""
+    return f"{python.version} {os.uname().machine} {digest(path=str(python.path))}"
+
+
+def digest(**material: Any) -> str:
+    """24 hex digits that change with anything in `material`."""
+    text = json.dumps(material | {"format": _FORMAT}, sort_keys=True, default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def content(path: Path) -> str:
+    """A hash of a file, or of a folder's files by name, mode bit and content, without what builds leave."""
+    if path.is_file():
+        return _file(path)
+    whole = hashlib.sha256()
+    for folder, names, files in os.walk(path):
+        left_out = {"__pycache__"} | ({"build", "dist"} if folder == str(path) else set())
+        names[:] = sorted(name for name in names if not name.startswith(".") and name not in left_out)
+        for name in sorted(files):
+            file = Path(folder, name)
+            if file.is_symlink() or not file.is_file() or name.endswith((".pyc", ".ipynb")):
+                continue
+            executable = bool(file.stat().st_mode & stat.S_IXUSR)
+            whole.update(os.fsencode(file.relative_to(path)))
+            whole.update(f"\0{executable}\0{_file(file)}".encode())
+    return whole.hexdigest()
+
+
+def _file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
