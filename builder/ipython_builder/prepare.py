@@ -40,6 +40,7 @@ def write_files(record: Record, home: Home) -> None:
     config = home.jupyter / "config"
     write_private(config / "jupyter_server_config.json", json.dumps(server_config(record, home), indent=1))
     write_private(config / "labconfig" / "page_config.json", json.dumps(_PAGE))
+    write_private(config / "labconfig" / "default_setting_overrides.json", json.dumps(_SETTINGS))
     write_private(
         home.jupyter / "data" / "kernels" / KERNEL / "kernel.json",
         json.dumps(kernel_spec(record, home), indent=1),
@@ -76,6 +77,8 @@ def server_config(record: Record, home: Home) -> dict[str, Any]:
 
 # No question about news, no question about updates: the version is ours.
 _PAGE = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+# There is one kernel, the repository's: a notebook that names another one (``python2``) asks nobody which to take.
+_SETTINGS = {"@jupyterlab/notebook-extension:tracker": {"autoStartDefaultKernel": True}}
 
 
 def kernel_spec(record: Record, home: Home) -> dict[str, Any]:
