@@ -15,13 +15,16 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ipython_builder import processes, settings
 from ipython_builder.interpreters import Interpreter, installed
 from ipython_builder.settings import Settings
+
+if TYPE_CHECKING:
+    from tests.packages import Made
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("IPYTHON_BUILDER_TEST_CACHE") or CHECKOUT / ".cache" / "tests")
@@ -164,6 +167,17 @@ def own_cache(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ho
     monkeypatch.setenv("IPYTHON_BUILDER_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("UV_CACHE_DIR", str(CACHE / "uv"))
     return Home(home.path, settings.load(), dict(os.environ))
+
+
+@pytest.fixture
+def make(own_cache: Home, tmp_path: Path) -> Made:
+    """Makes environments of this test alone; packages and bytecode come from where all tests have them."""
+    from tests.packages import Made
+
+    (CACHE / "bytecode").mkdir(parents=True, exist_ok=True)
+    own_cache.settings.cache_dir.mkdir()
+    (own_cache.settings.cache_dir / "bytecode").symlink_to(CACHE / "bytecode")
+    return Made(own_cache, tmp_path / "repository")
 
 
 @pytest.fixture(scope="session")

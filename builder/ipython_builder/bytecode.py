@@ -51,9 +51,9 @@ def ensure(python: Path, site_packages: Path, store: Path, reporter: Reporter) -
             listing.write("".join(f"{source}\n" for source in sources))
             listing.flush()
             # A syntax error in a package's own templates is not ours to judge: -qq, and code 1 is let go.
-            words = ["-I", "-W", "ignore", "-m", "compileall", "-qq", "-j", "0", "-i", listing.name]
-            mode = ["--invalidation-mode", "unchecked-hash"]
-            compiled = commands.run([python, *words, *mode], cwd=site_packages)
+            # -B and -f: what a .pth file imports when this very Python starts would get a date, and keep it.
+            options = "-B -I -W ignore -m compileall -f -qq -j 0 --invalidation-mode unchecked-hash -i"
+            compiled = commands.run([python, *options.split(), listing.name], cwd=site_packages)
         # Killed, or out of memory or disk: slower here, and not worth keeping.
         if compiled.returncode >= 0 and not compiled.stderr:
             for dist in missing:
@@ -113,9 +113,8 @@ def _link(stored: Path, site_packages: Path) -> None:
 
 
 def _link_one(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
     try:
         os.link(source, target)
-    except FileExistsError:
-        pass
     except OSError:
         shutil.copyfile(source, target)  # another file system, or one without hard links

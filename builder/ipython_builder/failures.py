@@ -27,7 +27,9 @@ _RESOLUTION = re.compile(r"No solution found|not found in the package registry")
 
 def is_resolution(answer: Result) -> bool:
     """Whether uv looked at all versions and found that none will do."""
-    return bool(_RESOLUTION.search(answer.stderr)) and not _NETWORK.search(answer.stderr)
+    # An index that did not answer, or not us, may have what was not found.
+    unheard = _NETWORK.search(answer.stderr) or _DENIED.search(answer.stderr)
+    return bool(_RESOLUTION.search(answer.stderr)) and not unheard
 
 
 def conflict(answer: Result, said_by: str | None) -> RepositoryError:

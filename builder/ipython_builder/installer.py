@@ -52,6 +52,15 @@ class Installer:
                     raise failures.conflict(answer, spec.file)
                 raise failures.explain(alone, spec.file, self.settings.cache_dir)
             pins = (folder / "pins.txt").read_text()
+            unsaid = runtime.unsaid("\n".join([pins, *_bounds(spec)]))
+            if unsaid:
+                answer = self._compile(spec, folder, phase, (*runtime.REQUIREMENTS, *unsaid))
+                if answer.returncode == 0:
+                    pins = (folder / "pins.txt").read_text()
+                else:
+                    self.reporter.warning(
+                        f"versions that are known not to work together: {', '.join(unsaid)} fails"
+                    )
             phase.done(f"chose versions of {_count(pins)} packages")
         return pins
 
@@ -68,7 +77,8 @@ class Installer:
                 lines = _file(folder, "locked.txt", [*_options(spec), *locked])
                 self._install(path, ["--require-hashes", *alone, *_flags(spec), *lines], phase, spec.file)
             lines = _file(folder, "pins.txt", [*_options(spec), *_with_hashes(pins, spec)])
-            self._install(path, ["--no-deps", *_flags(spec), *lines], phase, spec.file)
+            words = ["--no-deps", *_flags(spec), *_built_anew(pins), *lines]
+            self._install(path, words, phase, spec.file)
             self._install_wheel(path, phase)
             phase.done(f"installed {what}")
 
@@ -106,8 +116,10 @@ class Installer:
         # What stands in the output file already is preferred: so our tested versions win where nothing speaks
         # against them, and the repository's pins win over ours.
         output = _file(folder, "pins.txt", runtime.preferred_versions().splitlines())[1]
+        # For uv a local folder is the date of its pyproject.toml, whatever has become of the code beside it.
+        anew = ["--refresh"] if any(path.is_dir() for path in spec.local_paths) else []
         return self._run(
-            "pip", "compile", "--python", self.python.path, "--no-header", "--no-annotate", "--quiet",
+            "pip", "compile", *anew, "--python", self.python.path, "--no-header", "--no-annotate", "--quiet",
             "--output-file", output, "--constraint", bounds[1], *_flags(spec), asked[1], phase=phase,
         )  # fmt: skip
 
@@ -163,6 +175,12 @@ def _with_hashes(pins: str, spec: Spec) -> Iterator[str]:
     for pin in pins.splitlines():
         found = given.get(canonicalize_name(pin.partition("==")[0]), []) if "==" in pin else []
         yield " ".join([pin, *(f"--hash={value.strip()}" for value in found)])
+
+
+def _built_anew(pins: str) -> list[str]:
+    """Flags for what is built from a local folder: uv would take what it built of an earlier state."""
+    names = re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])? @ file:", pins, re.MULTILINE)
+    return [word for name in names for word in ("--refresh-package", name)]
 
 
 def _options(spec: Spec) -> list[str]:

@@ -19,7 +19,7 @@ from ipython_builder.interpreters import Interpreter
 from ipython_builder.settings import Settings
 from ipython_builder.spec import Spec
 
-_FORMAT = 2  # raise it when the same inputs shall give another environment
+_FORMAT = 3  # raise it when the same inputs shall give another environment
 
 
 def request(spec: Spec, settings: Settings, python: Interpreter) -> str:
