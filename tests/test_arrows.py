@@ -56,7 +56,7 @@ OUTSIDE = {
     "yaml": {"spec.conda"},
     "cryptography": {"cluster"},
     "argon2": {"prepare"},
-    "packaging": {"interpreters", "installer", "imports", "lock", "spec"},
+    "packaging": {"runtime", "interpreters", "installer", "imports", "lock", "spec"},
 }
 SUBPROCESS = {
     "commands",  # the door

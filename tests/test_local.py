@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import requests
-from tests.conftest import Cli, Home
-from tests.workbench import console, git, notebook, outputs, pid_of, until, wheel
 
 from ipython_builder import processes
+from tests.conftest import Cli, Home
+from tests.workbench import console, git, notebook, outputs, pid_of, until, wheel
 
 pytestmark = pytest.mark.slow
 

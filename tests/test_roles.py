@@ -61,7 +61,7 @@ def start(env: Environment, home: Home, tmp_path: Path) -> Iterator[Start]:
     for process in started:
         if process.poll() is None:
             os.killpg(process.pid, 9)
-        process.communicate()
+            process.wait()
 
 
 def ask(start: Start, link: Link, code: str) -> str:
@@ -119,4 +119,5 @@ def test_an_engine_leaves_when_it_is_asked_to(start: Start) -> None:
     ask(start, link, "rc.wait_for_engines(1, timeout=60, interactive=False)")
     engine.terminate()
     until(lambda: engine.poll() is not None, "its end")
-    assert engine.returncode == 0
+    said = engine.communicate()[0]
+    assert engine.returncode == 0, said

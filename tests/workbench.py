@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+
 from tests.conftest import Cli
 
 

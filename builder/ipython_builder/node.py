@@ -11,6 +11,7 @@ import asyncio
 import fcntl
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -216,6 +217,9 @@ def main() -> None:
     except BlockingIOError:
         sys.exit(f"a supervisor of {home.label} runs already")
     os.set_inheritable(lock.fileno(), False)
+    # A controller has a dozen connections an engine, we have two; the usual soft limit is 1,024.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # What an earlier supervisor left when it was killed holds our ports.
     sweep(home.path)
     prepare.write_files(made_of, home)

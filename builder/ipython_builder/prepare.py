@@ -77,7 +77,7 @@ def server_config(record: Record, home: Home) -> dict[str, Any]:
 
 # No question about news, no question about updates: the version is ours.
 _PAGE = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
-# There is one kernel, the repository's: a notebook that names another one (``python2``) asks nobody which to take.
+# There is one kernel, the repository's: a notebook that names another one (``python2``) asks nobody.
 _SETTINGS = {"@jupyterlab/notebook-extension:tracker": {"autoStartDefaultKernel": True}}
 
 

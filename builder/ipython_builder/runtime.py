@@ -9,10 +9,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.util
+import re
 import tempfile
 import zipfile
 from importlib import resources
 from pathlib import Path
+
+from packaging.version import Version
 
 from ipython_builder._version import __version__
 
@@ -49,6 +52,18 @@ def preferred_versions() -> str:
     They are preferences: the resolver departs from them where the repository asks for something else.
     """
     return (resources.files("ipython_builder") / "locks" / "runtime.txt").read_text()
+
+
+def unsaid(pins: str) -> tuple[str, ...]:
+    """What these versions need and their own metadata does not say, as requirement lines.
+
+    Source: ipyparallel's changelog; 9.0.2 is the first that knows ipykernel 7. Earlier ones register with it
+    and then never answer a task.
+    """
+    versions = dict(re.findall(r"^(ipyparallel|ipykernel)==([^\s;]+)", pins, re.MULTILINE))
+    if len(versions) == 2 and Version(versions["ipyparallel"]) < Version("9.0.2"):
+        return ("ipykernel<7",) if Version(versions["ipykernel"]) >= Version("7") else ()
+    return ()
 
 
 def viewer_lock() -> str:

@@ -30,6 +30,19 @@ class Engine(IPEngine):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.channel = Channel()
+        self.asked_to_stop = False
+
+    def _signal_stop(self, sig, frame):
+        self.asked_to_stop = True
+        super()._signal_stop(sig, frame)
+
+    def start(self):
+        try:
+            super().start()
+        except RuntimeError:
+            # With ipykernel 7 the loop ends before the kernel's own end has been awaited: nothing is wrong.
+            if not self.asked_to_stop:
+                raise
 
     def complete_registration(self, *args, **kwargs):
         result = super().complete_registration(*args, **kwargs)
