@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -63,11 +65,20 @@ def _copy_scripts(environment: Environment, path: Path) -> None:
             continue
         head, newline, body = script.read_bytes().partition(b"\n")
         if head.startswith(b"#!") and (below in head or below in body[:512]):
-            text = head.replace(below, here) + newline + body.replace(below, here)
+            text = _first_line(head.replace(below, here)) + newline + body.replace(below, here)
             target.write_bytes(text)
             target.chmod(0o755)
             copied[script.name] = _hash(text)
     listing.write_text(json.dumps(copied))
+
+
+def _first_line(line: bytes) -> bytes:
+    """A ``#!`` line takes no space in its path, and on some systems 127 bytes; a shell takes any."""
+    if len(line) <= 127 and b" " not in line.rpartition(b"/bin/")[0]:
+        return line
+    # For Python the two lines are one text that nobody uses.
+    python = shlex.quote(os.fsdecode(line[2:]))
+    return os.fsencode(f"""#!/bin/sh\n'''exec' {python} "$0" "$@"\n' '''""")
 
 
 def _hash(content: bytes) -> str:
