@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +15,20 @@ from ipython_builder.cluster import FIRST_PORT, PORT_COUNT
 from ipython_builder.errors import BuilderError
 
 LOOPBACK = "127.0.0.1"
+
+
+def release() -> None:
+    """Give up what this process keeps for itself, as its end would."""
+    while ports._reserved:
+        ports._reserved.pop().close()
+
+
+@pytest.fixture(autouse=True)
+def as_a_new_process() -> Iterator[None]:
+    """Each test is a process that has chosen nothing yet."""
+    release()
+    yield
+    release()
 
 
 @contextmanager
@@ -76,11 +92,34 @@ def test_one_port_in_use_spoils_its_block() -> None:
     starts = range(FIRST_PORT, ports.LAST_PORT - PORT_COUNT, PORT_COUNT + 1)
     first = ports.block([])
     others = [start for start in starts if start != first]
-    assert ports.block(others) == first
     for port in (first, first + 7, first + PORT_COUNT - 1):
+        release()
         with held(LOOPBACK, port), pytest.raises(BuilderError, match="15 free ports in a row"):
             ports.block(others)
     assert ports.block(others) == first
+
+
+def test_what_one_process_has_chosen_no_other_one_chooses() -> None:
+    """Two `up` at the same moment: neither listens on anything yet."""
+    first = ports.block([])
+    viewer = ports.viewer(LOOPBACK, [])
+    program = (
+        "from ipython_builder import ports\n"
+        f"others = [s for s in range({FIRST_PORT}, {ports.LAST_PORT - PORT_COUNT}, {PORT_COUNT + 1}) if s != {first}]\n"
+        "try: print(ports.block(others))\n"
+        "except Exception as error: print(error)\n"
+        f"print(ports.viewer({LOOPBACK!r}, []))"
+    )
+
+    def other() -> list[str]:
+        words = [sys.executable, "-P", "-c", program]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    block, its_viewer = other()
+    assert block.startswith("no 15 free ports")
+    assert int(its_viewer) != viewer
+    release()
+    assert other()[0] == str(first)
 
 
 def test_no_block_left() -> None:
@@ -94,9 +133,10 @@ def test_the_viewers_port_is_the_first_that_is_free_and_nobody_elses() -> None:
     first = ports.viewer(LOOPBACK, [])
     assert first >= ports.VIEWER_PORT
     second = ports.viewer(LOOPBACK, [first])
-    assert second > first
+    assert second != first
+    release()
     with held(LOOPBACK, first):
-        assert ports.viewer(LOOPBACK, []) > first
+        assert ports.viewer(LOOPBACK, []) != first
     every = range(ports.VIEWER_PORT, ports.VIEWER_PORT + 1000)
     with pytest.raises(BuilderError, match="no free port for the viewer") as caught:
         ports.viewer(LOOPBACK, every)
