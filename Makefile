@@ -4,13 +4,14 @@
 .PHONY: help setup demo test lint format locks clean system
 
 # The first Python of these versions that really runs and can make environments: a name on PATH may be a shim.
+# `make PYTHON=/path/to/python …` names one.
 find = $(shell for version in $(1); do \
 	for python in python$$version /usr/bin/python$$version /usr/local/bin/python$$version \
 			$$HOME/.pyenv/versions/$$version.*/bin/python; do \
 		"$$python" -c 'import ensurepip, sys, venv; sys.exit("%d.%d" % sys.version_info[:2] != "'$$version'")' \
 			>/dev/null 2>&1 && "$$python" -c 'import sys; print(sys.executable)' && exit; \
 	done; done)
-NEWEST = $(call find,3.13 3.12 3.11)
+NEWEST = $(or $(PYTHON),$(call find,3.13 3.12 3.11))
 OLDEST = $(call find,3.11)
 BIN = .venv/bin
 # uv fetches no interpreter: what is on the machine is used.
@@ -26,7 +27,7 @@ demo: .venv/.tool ## an example on a notebook with four engines, from nothing to
 
 test: system .venv/.dev lint ## everything: linters, the quick tests on the oldest Python, all on the newest
 	@$(MAKE) --no-print-directory oldest
-	$(BIN)/pytest -n auto --maxprocesses 4
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: .venv/.dev ## ruff and mypy
 	$(BIN)/ruff check
@@ -63,7 +64,8 @@ clean: ## what make has made, with the demo's cluster
 
 # uv comes from PyPI like everything else, into the environment itself.
 define install
-test -n "$(2)" || { echo "no Python 3.11 to 3.13 with venv and ensurepip was found" >&2; exit 1; }; \
+test -n "$(2)" || { echo "no Python 3.11 to 3.13 that can make environments was found:" \
+	"install one (Debian: python3-venv too), or name it with PYTHON=" >&2; exit 1; }; \
 test -x $(1)/bin/pip || { echo "$(1): $(2)"; "$(2)" -m venv --clear $(1); } && \
 $(1)/bin/pip --disable-pip-version-check install --quiet 'uv>=0.8' && \
 $(1)/bin/uv pip install --quiet --python $(1)/bin/python --editable $(3)
