@@ -1,0 +1,59 @@
+"""Benchmarks still run, and print what they measured. What they measured is nobody's test."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import CHECKOUT, Home
+
+CASES = {
+    "cli": {"first words"},
+    "environment": {"cold", "warm", "present"},
+    "start": {"page answers", "engines registered", "page and 2 engines"},
+}
+
+
+def run(home: Home, name: str, *options: str) -> str:
+    done = subprocess.run(
+        [sys.executable, CHECKOUT / "benchmarks" / f"{name}.py", "--runs", "1", "--quick", *options],
+        env=home.environ,
+        cwd=home.path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_it_runs_and_prints_its_table(name: str, home: Home) -> None:
+    said = run(home, name)
+    row = re.compile(r"^(\S.*?)  +([\d.]+) s  +([\d.]+) s  +([\d.]+)(?:  .*)?$", re.MULTILINE)
+    rows = {case: [float(figure) for figure in figures] for case, *figures in row.findall(said)}
+    assert set(rows) == CASES[name], said
+    for theirs, ours, ratio in rows.values():
+        assert theirs > 0
+        assert ours > 0
+        assert math.isfinite(ratio)
+
+
+def test_results_as_json(home: Home) -> None:
+    said = json.loads(run(home, "cli", "--json"))
+    assert said["runs"] == 1
+    (case,) = said["cases"]
+    assert case["peer_median"] > 0
+    assert case["our_median"] > 0
+    assert case["met"] in (True, False)
+
+
+def test_each_benchmark_is_in_the_readme() -> None:
+    text = (CHECKOUT / "benchmarks" / "README.md").read_text()
+    assert set(re.findall(r"`python benchmarks/(\w+)\.py`", text)) == set(CASES)
