@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ipython_builder import bytecode, installer, interpreters, keys
@@ -84,7 +84,8 @@ def ensure(spec: Spec, settings: Settings, reporter: Reporter, *, upgrade: bool 
 
 def ensure_viewer(settings: Settings, reporter: Reporter) -> Environment:
     """The viewer's own environment, from our lock."""
-    python = interpreters.find(">=3.11", settings)
+    # A --python is meant for the repository's environment.
+    python = interpreters.find(">=3.11", replace(settings, python=None))
     with _in_cache(settings):
         work = installer.Installer(settings, reporter, python)
         return _make(keys.viewer(python), settings, reporter, python, work.install_viewer)

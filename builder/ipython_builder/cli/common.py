@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ipython_builder import settings as settings_module
-from ipython_builder.errors import UsageError
+from ipython_builder.errors import BuilderError, UsageError
 from ipython_builder.events import JsonSink, NullSink, PlainSink, Reporter, Sink
 from ipython_builder.settings import Settings
 
@@ -113,7 +113,16 @@ def _sink(progress: str) -> Sink:
 
 
 def platform(context: Context) -> Local:
-    """The platform that a verb works on."""
+    """The platform that a verb works on.
+
+    Raises:
+        BuilderError: this is not Linux, whose /proc, process groups and sockets a cluster here needs.
+    """
+    if not sys.platform.startswith("linux"):
+        raise BuilderError(
+            f"clusters on one's own machine need Linux, and this is {sys.platform}",
+            "here `check` and `lock` work; run the rest in a Linux machine or container",
+        )
     from ipython_builder.platforms.local import Local
 
     return Local(context.settings, context.reporter)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +35,6 @@ class Local:
         self.root = settings.state_dir / "clusters"
 
     def up(self, request: Up) -> dict[str, Any]:
-        _only_linux()
         label = cluster.check_label(request.label) if request.label else self._new_label()
         if request.engines is not None:
             check_engines(request.engines)
@@ -238,11 +236,3 @@ def _environment(made: Record) -> dict[str, str]:
 
 def _not_running(label: str) -> BuilderError:
     return BuilderError(f"{label} does not run", f"start it: ipython-builder up --label {label} SOURCE")
-
-
-def _only_linux() -> None:
-    if not sys.platform.startswith("linux"):
-        raise BuilderError(
-            "clusters on one's own machine need Linux",
-            "here `check` and `lock` work; run the rest in a Linux machine or container",
-        )

@@ -117,6 +117,10 @@ class Maker:
             env = environment.ensure(asked, self.settings, self.reporter, upgrade=request.upgrade)
             served = viewer.result() if viewer else None
         self.run_hook(checkout, hooks, "post-build")
+        wish = self.settings.python
+        if wish and interpreters.find("", self.settings) != env.python:
+            reason = f"{asked.python_from} asks for {asked.python}"
+            self.reporter.warning(f"Python {env.python.version} is used and not {wish}: {reason}")
         thin.make(env, home.thin)
         for used in (env, served):
             if used:
