@@ -13,6 +13,7 @@ from ipython_builder import (
     cluster,
     commands,
     environment,
+    interpreters,
     ports,
     processes,
     record,
