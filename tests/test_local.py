@@ -493,3 +493,98 @@ def test_a_role_that_dies_again_and_again_is_told_with_its_last_words(cli: Cli, 
         assert "logs main" in said.stderr
         assert cli("status", "main", "--json").json["state"] == "stopped"
     up(cli, folder, "--label", "main")
+
+
+def test_what_a_notebook_makes_others_may_read_as_the_users_umask_says(cli: Cli, folder: Path) -> None:
+    up(cli, folder, "-n", "1", "--label", "main")
+    code = "import os; old = os.umask(0); os.umask(old); old"
+    program = f"f = lambda: [exec({code[:-5]!r}, g := {{}}), g['old']][1]; print(rc[0].apply_sync(f))"
+    ours = os.umask(0)
+    os.umask(ours)
+    assert console(cli, "main", program) == str(ours)
+
+
+def test_what_came_up_again_is_well_however_often_it_fell(cli: Cli, folder: Path) -> None:
+    up(cli, folder, "-n", "1", "--label", "main")
+    for times in range(1, 6):
+        os.kill(pid_of(cli, "main", "engine"), 40 if times == 1 else signal.SIGKILL)
+        until(
+            lambda times=times: cli("status", "main", "--json").json["roles"][2]["restarts"] == times, "again"
+        )
+        until(lambda: cli("status", "main").rc == 0, "ready")
+    assert cli("scale", "main", "2", check=True)
+
+
+def test_a_stranger_on_the_viewers_port_is_not_the_viewer(cli: Cli, folder: Path) -> None:
+    import http.server
+    import threading
+
+    class Yes(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    made = up(cli, folder, "-n", "0", "--label", "main")
+    os.kill(pid_of(cli, "main", "supervisor"), signal.SIGTERM)
+    until(lambda: cli("status", "main", "--json").json["state"] == "stopped", "a stop")
+    port = int(str(made["url"]).rstrip("/").rpartition(":")[2])
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), Yes) as stranger:
+        threading.Thread(target=stranger.serve_forever, daemon=True).start()
+        assert cli("up", folder, "--label", "main").rc == 1
+        stranger.shutdown()
+
+
+def test_a_new_password_holds_at_once(cli: Cli, folder: Path) -> None:
+    up(cli, folder, "-n", "0", "--label", "main")
+    env = {"IPYTHON_USER_PASSWORD": "another one"}
+    assert (
+        cli("up", folder, "--label", "main", "--json", env=env, check=True).json["password"] == "another one"
+    )
+    cli("run", "main", "main.ipynb", "--cells", "4", check=True)
+
+
+def test_the_same_words_from_another_folder_are_another_source(
+    cli: Cli, folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    cli("up", ".", "-n", "0", "--label", "main", cwd=folder, check=True)
+    said = cli("up", ".", "--label", "main", cwd=other)
+    assert (said.rc, str(folder) in said.stderr) == (2, True)
+    assert cli("up", "--label", "odd", "--host", "no.such.host.invalid", folder).rc == 2
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_a_cancelled_run_leaves_no_kernel(cli: Cli, folder: Path, home: Home, sent: signal.Signals) -> None:
+    up(cli, folder, "-n", "0", "--label", "main")
+    notebook(folder / "sleeps.ipynb", "print('on')", "import time; time.sleep(600)")
+    process = cli.start("run", "main", "sleeps.ipynb", "--progress", "plain")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "[1/2]" in line:
+            break
+    process.send_signal(sent)
+    process.communicate()
+    assert process.returncode == 128 + sent
+
+    def kernels() -> list[int]:
+        words = {p: Path(f"/proc/{p}/cmdline") for p in processes.of(home.clusters / "main")}
+        return [
+            p for p, path in words.items() if path.exists() and b"ipython_cluster.kernel" in path.read_bytes()
+        ]
+
+    until(lambda: not kernels(), "the kernel's end")
+
+
+def test_much_output_is_kept_and_a_busy_cell_times_out(cli: Cli, folder: Path) -> None:
+    up(cli, folder, "-n", "0", "--label", "main")
+    notebook(folder / "much.ipynb", "for _ in range(20): print('x' * 10**6)")
+    cli("run", "main", "much.ipynb", check=True)
+    assert (folder / "much.ipynb").stat().st_size > 20 * 10**6
+    notebook(folder / "busy.ipynb", "import time\nwhile True: print('.'); time.sleep(0.2)")
+    said = cli("run", "main", "busy.ipynb", "--timeout", "2")
+    assert (said.rc, "CellTimeout" in said.stderr) == (1, True)
+    assert cli("run", "main", "much.ipynb", "-o", "no/such/folder/x.ipynb").rc == 2

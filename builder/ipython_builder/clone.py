@@ -34,10 +34,10 @@ _HELPER = (
     f"""!f() {{ test "$1" = get && printf 'username=%s\\npassword=%s\\n' "${_USER}" "${_PASSWORD}"; }}; f"""
 )
 # Of the caller's environment: what would point git at another repository (we may be called from a hook),
-# or write traces, which hold headers, somewhere.
+# or write traces, which hold headers, somewhere; and our own variables, a password and a key among them.
 _NOT_INHERITED = re.compile(
     r"GIT_(DIR|WORK_TREE|INDEX_FILE|OBJECT_DIRECTORY|ALTERNATE_OBJECT_DIRECTORIES|COMMON_DIR|PREFIX|NAMESPACE"
-    r"|CONFIG|SHALLOW_FILE|GRAFT_FILE|TEMPLATE_DIR|TRACE.*|TRACE2.*|CURL_VERBOSE|REDACT_COOKIES)|LANGUAGE"
+    r"|CONFIG|SHALLOW_FILE|GRAFT_FILE|TEMPLATE_DIR|TRACE.*|TRACE2.*|CURL_VERBOSE|REDACT_COOKIES)|LANGUAGE|IPYTHON_.*"
 )
 _CONFIG = {
     "core.hooksPath": "/dev/null",
@@ -58,7 +58,9 @@ _NO_LFS = {"filter.lfs.smudge": "", "filter.lfs.process": "", "filter.lfs.requir
 
 def environment(address: Address, settings: Settings, *, lfs: bool = False) -> dict[str, str]:
     """Ours, without what would mislead git or let it ask a question; with the credentials and settings."""
-    env = {k: v for k, v in os.environ.items() if not _NOT_INHERITED.fullmatch(k)}
+    env = {
+        k: v for k, v in os.environ.items() if not _NOT_INHERITED.fullmatch(k) and not k.startswith("IPYTHON")
+    }
     config = [*_CONFIG.items(), *(() if lfs else _NO_LFS.items())]
     if address.user is not None and address.password is not None:
         key = f"credential.{address.root}.helper"

@@ -31,6 +31,21 @@ def reachable(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
+def listen(path: Path) -> socket.socket:
+    """A listening socket at `path` that only its owner can open."""
+    path.unlink(missing_ok=True)
+    line = socket.socket(socket.AF_UNIX)
+    # Born 0600. Nothing may be started meanwhile: the umask is the whole process's, and children inherit it.
+    previous = os.umask(0o177)
+    try:
+        with reachable(path) as name:
+            line.bind(name)
+    finally:
+        os.umask(previous)
+    line.listen()
+    return line
+
+
 def ask(path: Path, do: str, *, timeout: float = 30.0, **arguments: Any) -> dict[str, Any]:
     """Send one request to the supervisor at `path` and return its answer.
 

@@ -70,7 +70,7 @@ class Member:
             except OSError as error:
                 self.reason = f"cannot be started: {error.strerror} ({self.argv[0]})"
             else:
-                self.reason = f"ended with {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+                self.reason = f"ended with {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
             if not self.wanted:
                 break
             held = time.monotonic() - started
@@ -171,11 +171,19 @@ class Member:
             "role": self.role.name,
             "id": self.number,
             "pid": self.pid,
-            "state": "failing" if self.failures >= FAILING else self.state,
+            # What has come up again is well, however often it fell before.
+            "state": "failing" if self.failures >= FAILING and self.state != "ready" else self.state,
             "restarts": self.restarts,
             "since": round(self.since, 3),
             "reason": self.reason,
         }
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # real-time signals have no names
 
 
 def open_log(path: Path) -> int:

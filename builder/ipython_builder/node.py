@@ -70,7 +70,9 @@ class Node:
         """Look until the viewer's port answers; that makes it ready."""
         pid = member.pid
         while member.pid == pid and member.state == "starting":
-            if await self.get_api():
+            # Its own file says that it listens; that something answers on its port alone would not be proof.
+            said = self.home.jupyter / "runtime" / f"jpserver-{pid}.json"
+            if said.exists() and await self.get_api():
                 member.become("ready")
                 return
             await asyncio.sleep(0.05)
@@ -146,8 +148,9 @@ class Node:
         return self.status()
 
     def keep(self, count: int) -> None:
-        self.record = self.record.with_engines(count)
-        record.save(self.home, self.record)
+        changed = self.record.with_engines(count)
+        record.save(self.home, changed)
+        self.record = changed
         text = json.dumps(prepare.cluster_file(self.record, self.home))
         write_private(self.home.security / prepare.CLUSTER_FILE, text + "\n")
 
@@ -172,6 +175,8 @@ class Node:
             reply = {"error": error.message}
         except (ValueError, KeyError, TypeError) as error:
             reply = {"error": f"not a request: {error}"}
+        except OSError as error:
+            reply = {"error": f"{error.filename or self.home.path}: {error.strerror}"}
         try:
             writer.write(json.dumps(reply).encode() + b"\n")
             await writer.drain()
@@ -193,10 +198,7 @@ class Node:
         for number in range(self.record.engines):
             self.start("engine", number)
         self.home.socket.unlink(missing_ok=True)
-        previous = os.umask(0o177)  # the socket is born 0600
-        with control.reachable(self.home.socket) as name:
-            server = await asyncio.start_unix_server(self.serve, name)
-        os.umask(previous)
+        server = await asyncio.start_unix_server(self.serve, sock=control.listen(self.home.socket))
         await self.stopping.wait()
         async with self.changing:
             stops = [asyncio.create_task(member.stop()) for member in self.members.values()]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
 from collections.abc import Iterable
 
 from ipython_builder.cluster import FIRST_PORT, PORT_COUNT
-from ipython_builder.errors import BuilderError
+from ipython_builder.errors import BuilderError, UsageError
 
 # Below what the kernel hands out for outgoing connections (32768 on Linux), so that a block stays free.
 LAST_PORT = 30000
@@ -22,9 +23,21 @@ def free(host: str, port: int) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
-            return False
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return False
+            raise
     return True
+
+
+def check_host(host: str) -> None:
+    """Raises UsageError for an address that is not one of this machine's."""
+    try:
+        free(host, 0)
+    except OSError as error:
+        raise UsageError(
+            f"nothing can listen on {host!r}: {error.strerror}", "name an address of this machine"
+        ) from error
 
 
 # Ports that this process has chosen and that nobody listens on yet.

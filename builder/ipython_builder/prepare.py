@@ -70,6 +70,8 @@ def server_config(record: Record, home: Home) -> dict[str, Any]:
         # The viewer's own Python is not a kernel: only the repository's is.
         "KernelSpecManager": {"ensure_native_kernel": False},
         "MultiKernelManager": {"default_kernel_name": KERNEL},
+        # A cell that prints much is slow to show, but its output is not thrown away.
+        "ZMQChannelsWebsocketConnection": {"limit_rate": False},
         # What the cluster panel starts are engines of this cluster, not of the viewer's own environment.
         "Cluster": {"controller_launcher_class": LAUNCHER, "engine_launcher_class": LAUNCHER},
     }

@@ -53,7 +53,12 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         UsageError: the file is not TOML, or has a key or a value that is not known.
     """
     environ = os.environ if environ is None else environ
-    home = Path(environ.get("HOME") or Path.home())
+    try:
+        home = Path(environ.get("HOME") or Path.home())
+    except RuntimeError as error:
+        raise UsageError(
+            "this user has no home folder", "set HOME to a folder that can be written to"
+        ) from error
 
     def base(variable: str, default: str) -> Path:
         # Like platformdirs on Linux; spelled out because the import costs a tenth of `--help`.

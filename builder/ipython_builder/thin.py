@@ -52,7 +52,10 @@ def make(environment: Environment, path: Path) -> None:
 def _copy_scripts(environment: Environment, path: Path) -> None:
     """Scripts such as pip and ipython must run here and not below, so they name this place instead."""
     listing = path / _SCRIPTS
-    before: dict[str, str] = json.loads(listing.read_text()) if listing.exists() else {}
+    try:
+        before: dict[str, str] = json.loads(listing.read_text())
+    except (OSError, ValueError):
+        before = {}  # a first time, or one that was cut off
     for name, digest in before.items():
         script = path / "bin" / name
         if script.is_file() and _hash(script.read_bytes()) == digest:

@@ -20,6 +20,7 @@ import requests
 
 from ipython_builder.errors import BuilderError, RepositoryError, Unavailable
 
+LOOK = 2.0  # seconds of silence after which a kernel is asked for whether it lives
 TIMEOUT = 30.0  # seconds for one request that a healthy viewer answers at once
 
 
@@ -242,14 +243,15 @@ class _Kernel:
         deadline = time.monotonic() + timeout if timeout else None
         clear_first = False
         while True:
+            left = deadline - time.monotonic() if deadline else LOOK
+            if left <= 0:
+                self.workspace.request("POST", f"{self.path}/interrupt")
+                return self._error(cell, "CellTimeout", f"not done after {timeout:g} s")
             try:
-                message = self.client.get_iopub_msg(timeout=2.0)
+                message = self.client.get_iopub_msg(timeout=min(left, LOOK))
             except queue.Empty:
                 if not self._lives():
                     return self._died(cell)
-                if deadline and time.monotonic() > deadline:
-                    self.workspace.request("POST", f"{self.path}/interrupt")
-                    return self._error(cell, "CellTimeout", f"not done after {timeout:g} s")
                 continue
             kind, content = message["header"]["msg_type"], message["content"]
             if kind == "status" and content["execution_state"] in ("restarting", "autorestarting", "dead"):

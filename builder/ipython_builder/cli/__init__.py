@@ -6,7 +6,9 @@ One file a verb. This module holds only the table of verbs, so that `--help` imp
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -93,6 +95,9 @@ def run(words: list[str]) -> int:
     from ipython_builder.errors import BuilderError
 
     as_json = "--json" in words
+    # A closed terminal and a cancelled job end as Ctrl-C does: nothing is left running or half-made.
+    for sig in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(sig, _stop)
     try:
         result = cli.main(words, prog_name="ipython-builder", standalone_mode=False)
         return result if isinstance(result, int) else 0
@@ -107,19 +112,34 @@ def run(words: list[str]) -> int:
         _show(error.format_message(), None, as_json, 1)
         return 1
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        _show("interrupted", None, as_json, 130)
         return 130
     except BrokenPipeError:
         return 0  # the reader of our output has seen enough
     except BuilderError as error:
         _show(error.message, error.hint, as_json, error.exit_code)
         return error.exit_code
-    except Exception as error:  # nobody's typing error: ours
-        import traceback
-
-        click.echo(traceback.format_exc(), err=True)
-        _show(f"this should not happen: {type(error).__name__}: {error}", "please report it", as_json, 1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            return _unexpected(error, as_json)
+        _show(
+            f"{error.filename or 'a file'} cannot be written: {error.strerror}", "free some space", as_json, 1
+        )
         return 1
+    except Exception as error:  # nobody's typing error: ours
+        return _unexpected(error, as_json)
+
+
+def _stop(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def _unexpected(error: Exception, as_json: bool) -> int:
+    import traceback
+
+    click.echo(traceback.format_exc(), err=True)
+    _show(f"this should not happen: {type(error).__name__}: {error}", "please report it", as_json, 1)
+    return 1
 
 
 def _show(message: str, hint: str | None, as_json: bool, code: int) -> None:

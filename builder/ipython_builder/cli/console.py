@@ -8,6 +8,7 @@ import sys
 import click
 
 from ipython_builder.cli.common import Context, platform, verb
+from ipython_builder.errors import BuilderError
 
 
 @click.command(
@@ -24,7 +25,12 @@ def command(context: Context, label: str, words: tuple[str, ...]) -> None:
     to IPython: `ipython-builder console x7k2q -c 'print(rc.ids)'`, or the name of a script.
     """
     console = platform(context).console(label, words)
-    os.chdir(console.cwd)
+    try:
+        os.chdir(console.cwd)
+    except OSError as error:
+        raise BuilderError(
+            f"the notebooks of {label} are gone from {console.cwd}: {error.strerror}"
+        ) from error
     sys.stdout.flush()
     # Becomes it: Ctrl-C, the terminal's size and its end are IPython's own.
     os.execve(console.argv[0], console.argv, console.environ)  # noqa: S606

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ipython_builder.cli.common import Context, label_argument, platform, verb, which
-from ipython_builder.errors import UsageError
+from ipython_builder.errors import BuilderError, UsageError
 
 
 @click.command("down", short_help="Stop a cluster and remove what it left")
@@ -24,9 +24,18 @@ def command(context: Context, label: str | None, every: bool, discard: bool) -> 
         raise UsageError("--all and a label exclude each other")
     local = platform(context)
     labels = local.labels() if every else [which(local, label)]
-    kept = {name: local.down(name, discard=discard) for name in labels}
+    kept = {}
+    failed = None
+    for name in labels:
+        try:
+            kept[name] = local.down(name, discard=discard)
+        except BuilderError as error:  # the others still go
+            failed = failed or error
+            context.reporter.warning(f"{name}: {error.message}")
     for name, path in kept.items():
         if path:
             context.reporter.warning(f"{name}: changed notebooks are kept in {path}")
-    if context.json:
-        context.print_json({"down": labels, "kept": {name: path for name, path in kept.items() if path}})
+    if context.json and not failed:
+        context.print_json({"down": list(kept), "kept": {name: path for name, path in kept.items() if path}})
+    if failed:
+        raise failed

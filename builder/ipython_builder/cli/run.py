@@ -47,6 +47,10 @@ def command(
     from ipython_builder.workspace import CellDone, Workspace
 
     chosen = _range(cells) if cells else None
+    if output is not None and not output.absolute().parent.is_dir():
+        raise UsageError(
+            f"there is no folder {output.parent} to write {output.name} to", "make it, or name another"
+        )
     workspace = Workspace(*platform(context).viewer(label))
     path, content, inside = _read(workspace, notebook)
     if output is None and not inside:

@@ -73,7 +73,7 @@ def command(
     from ipython_builder import source as source_module
     from ipython_builder.platforms.base import Up
 
-    context = context.with_flags(viewer_host=viewer_host, **install)
+    context = context.with_flags(**install)
     if user:
         cluster.check_label(user, "user label")
     request = Up(
@@ -84,6 +84,7 @@ def command(
         extra=extra,
         password=_password(password_file),
         port=port,
+        host=viewer_host,
         upgrade=upgrade,
         allow_hooks=allow_hooks,
     )

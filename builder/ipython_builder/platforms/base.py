@@ -20,6 +20,7 @@ class Up:
         extra: requirement lines beside the repository's.
         password: the viewer's, when it shall not be a random one.
         port: the viewer's; None for a free one.
+        host: the address the viewer listens on; None for the one it has, or the settings'.
     """
 
     source: Source
@@ -29,6 +30,7 @@ class Up:
     extra: tuple[str, ...] = ()
     password: str | None = None
     port: int | None = None
+    host: str | None = None
     upgrade: bool = False
     allow_hooks: bool = False
 

@@ -54,9 +54,15 @@ class Local:
                     supervision.stop(home)
                 record.save(home, made)
             try:
+                changed = (
+                    request.password and home.password.exists() and request.password != self.password(label)
+                )
                 prepare.secrets_for(home, request.password)
+                if changed and supervision.alive(home):
+                    prepare.write_files(made, home)
+                    control.ask(home.socket, "restart", role="viewer")
                 state = supervision.start(home, made, self.reporter)
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, SystemExit):
                 if new:  # nothing of it was there before the command was typed
                     self._remove(home, made, discard=False)
                 raise
@@ -73,19 +79,17 @@ class Local:
         home = self._home(label)
         made = record.load(home)
         try:
-            state = control.ask(home.socket, "status")
+            state = control.ask(home.socket, "status", timeout=5)
+        except Transient as error:
+            state = _silent(label, made, "unresponsive", [error.message])
         except NoSupervisor:
             left = processes.of(home.path)
             wrong = [f"no supervisor, but {len(left)} of its processes live"] if left else []
             if made is None:
                 wrong.append("its `up` was cut off")
-            state = {
-                "label": label,
-                "state": "unsupervised" if left else "stopped" if made else "incomplete",
-                "engines": {"requested": made.engines if made else 0, "registered": 0},
-                "roles": [],
-                "wrong": wrong,
-            }
+            state = _silent(
+                label, made, "unsupervised" if left else "stopped" if made else "incomplete", wrong
+            )
         if made:
             state |= {
                 "url": made.url,
@@ -136,7 +140,6 @@ class Local:
             supervision.stop(home)
             kept = self._remove(home, self._load(label), discard=discard)
             phase.done(f"stopped {label}")
-        (self.root / f".{label}.lock").unlink(missing_ok=True)
         return str(kept) if kept else None
 
     def _maker(self, label: str) -> Maker:
@@ -147,7 +150,12 @@ class Local:
         kept = None
         # Without a record nobody knows whose folder it is: then it stays.
         if made and not made.in_place:
-            kept = self._maker(home.label).remove_workspace(home, made.commit, discard=discard)
+            maker = self._maker(home.label)
+            try:
+                kept = maker.remove_workspace(home, made.commit, discard=discard)
+            except BuilderError as error:  # nobody can tell whether work is in it: then it stays
+                self.reporter.warning(error.message)
+                kept = maker.workspace(home)
         shutil.rmtree(home.path, ignore_errors=True)
         return kept
 
@@ -184,14 +192,19 @@ class Local:
     @contextmanager
     def _locked(self, label: str) -> Iterator[None]:
         """One `up` or `down` of a label at a time; freed by the kernel when that process is killed."""
-        with (self.root / f".{label}.lock").open("w") as file:
+        path = self.root / f".{label}.lock"
+        with path.open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise Transient(
                     f"another up or down of {label} is under way", "try again when it is done"
                 ) from None
-            yield
+            try:
+                yield
+            finally:
+                if not (self.root / label).exists():
+                    path.unlink(missing_ok=True)
 
     def _description(self, home: Home, made: Record, state: dict[str, Any]) -> dict[str, Any]:
         pids = {role["role"]: role["pid"] for role in state["roles"]}
@@ -223,6 +236,12 @@ def check_engines(count: int) -> None:
         raise UsageError(
             f"{count} engines cannot be had", f"any number from 0 to {cluster.MAX_ENGINES:,} can"
         )
+
+
+def _silent(label: str, made: Record | None, state: str, wrong: list[str]) -> dict[str, Any]:
+    """The status of a cluster whose supervisor says nothing."""
+    engines = {"requested": made.engines if made else 0, "registered": 0}
+    return {"label": label, "state": state, "engines": engines, "roles": [], "wrong": wrong}
 
 
 def _restarts(before: Record, after: Record) -> bool:

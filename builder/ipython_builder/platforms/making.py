@@ -60,7 +60,7 @@ class Maker:
             UsageError: the label belongs to another source, ref or folder.
         """
         asked = request.source
-        same = asked.text == made.source or (asked.folder is not None and str(asked.folder) == made.checkout)
+        same = str(asked.folder) == made.checkout if asked.folder else asked.text == made.source
         narrowed = [
             (asked.ref, made.ref, "ref"),
             (asked.context_dir, made.context_dir, "context-dir"),
@@ -126,10 +126,13 @@ class Maker:
         for used in (env, served):
             if used:
                 environment.claim(used, self.settings, home.path)
+        host = request.host or (before.viewer_host if before else self.settings.viewer_host)
+        ports.check_host(host)
         return Record(
             label=home.label,
             user=request.user or (before.user if before else cluster.random_label()),
-            source=checkout.source,
+            # A folder by its whole path: "." is another one tomorrow.
+            source=str(checkout.path) if checkout.in_place else checkout.source,
             ref=checkout.ref,
             context_dir=request.source.context_dir or (before.context_dir if before else None),
             commit=checkout.commit,
@@ -142,8 +145,8 @@ class Maker:
             viewer_environment=served.key if served else None,
             viewer_python=str((served.bin if served else home.thin / "bin") / "python"),
             viewer_module=asked.serves_itself or "jupyterlab",
-            viewer_host=self.settings.viewer_host,
-            viewer_port=self.viewer_port(request, before),
+            viewer_host=host,
+            viewer_port=self.viewer_port(host, request, before),
             first_port=before.first_port
             if before
             else ports.block([made.first_port for made in self.others]),
@@ -151,13 +154,12 @@ class Maker:
             extra=request.extra,
         )
 
-    def viewer_port(self, request: Up, before: Record | None) -> int:
+    def viewer_port(self, host: str, request: Up, before: Record | None) -> int:
         """The port asked for, else the one it has, else a free one.
 
         Raises:
             BuilderError: the one asked for is in use.
         """
-        host = self.settings.viewer_host
         if before and request.port in (None, before.viewer_port):
             return before.viewer_port
         if request.port is None:
