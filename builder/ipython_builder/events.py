@@ -103,7 +103,7 @@ class Reporter:
             raise
         took = time.perf_counter() - started
         self.seconds[name] = self.seconds.get(name, 0.0) + took
-        self.sink.emit(Event("done", name, phase.done_message, took))
+        self.sink.emit(Event(phase.kind, name, phase.done_message, took))
 
     def log(self, message: str, phase: str = "") -> None:
         self.sink.emit(Event("log", phase, message))
@@ -119,6 +119,7 @@ class Phase:
         self.reporter = reporter
         self.name = name
         self.done_message = message
+        self.kind: Literal["done", "failed"] = "done"
 
     def progress(self, message: str) -> None:
         """Say where the phase is; shown beside the spinner on a terminal and not kept."""
@@ -127,3 +128,8 @@ class Phase:
     def done(self, message: str) -> None:
         """Set the line that stands when the phase has ended well."""
         self.done_message = message
+
+    def failed(self, message: str) -> None:
+        """Set the line that stands when the phase has ended, and not well, though nothing is raised."""
+        self.done_message = message
+        self.kind = "failed"

@@ -59,7 +59,8 @@ def explain(answer: Result, said_by: str | None, cache: Path) -> BuilderError:
     if is_resolution(answer):
         return RepositoryError(
             f"the requirements cannot be had together{where}:\n{words}",
-            "change the line that is named above; `ipython-builder check --resolve` tries without installing",
+            "change the requirement that is named above, in its file or in --with;"
+            " `ipython-builder check --resolve` tries without installing",
         )
     if _DENIED.search(text):
         return Unavailable(

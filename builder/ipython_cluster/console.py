@@ -18,7 +18,7 @@ SETUP = (
 
 
 def main():
-    import prompt_toolkit.application  # noqa: F401  what IPython imports late must not meet the notebooks' modules
+    import IPython.terminal.interactiveshell  # noqa: F401  what is imported late would meet the notebooks' modules
     from IPython import start_ipython
     from traitlets.config import Config
 

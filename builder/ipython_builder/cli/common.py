@@ -79,7 +79,7 @@ def source_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--context-dir", metavar="DIR", help="The folder inside the repository to use."),
         click.option("--ref", metavar="REF", help="Branch, tag or commit."),
-        click.argument("source", metavar="SOURCE", default="."),
+        click.argument("source", metavar="[SOURCE]", default="."),
     ):
         function = option(function)
     return function

@@ -19,7 +19,7 @@ Examples:
 
 
 @click.command("lock", epilog=EPILOG, short_help="Turn requirements.in into a hashed requirements.txt")
-@click.argument("source", metavar="FOLDER", default=".")
+@click.argument("source", metavar="[FOLDER]", default=".")
 @click.option("--upgrade", is_flag=True, help="Choose the newest versions again.")
 @install_options
 @verb

@@ -53,6 +53,9 @@ def command(
         )
     workspace = Workspace(*platform(context).viewer(label))
     path, content, inside = _read(workspace, notebook)
+    count = len(content["cells"])
+    if chosen is not None and not any(position in chosen for position in range(1, count + 1)):
+        raise UsageError(f"--cells {cells} are none of {path}, which has {count}", f"cells are 1 to {count}")
     if output is None and not inside:
         output = Path(notebook).with_suffix(".done.ipynb")
     reporter = context.reporter
@@ -75,7 +78,10 @@ def command(
                 workspace.write(path, content)
             else:
                 _write(output, content)
-        phase.done(f"ran {path}" if not failed else f"ran {path}: {failed}")
+        if failed:
+            phase.failed(f"ran {path}: {failed}")
+        else:
+            phase.done(f"ran {path}")
     where = str(output or path)
     if context.json:
         context.print_json({"notebook": path, "output": where, "failed": failed})

@@ -66,8 +66,9 @@ def command(
 ) -> None:
     """Start a notebook and a parallel cluster with exactly the environment that SOURCE asks for.
 
-    SOURCE is a folder (used in place) or a git URL (https, ssh, file, or a bundle). The environment is
-    installed once and shared; a second `up` of the same label says what is there, and puts right what is not.
+    SOURCE is a folder (used in place; this one when left out) or a git URL (https, ssh, file, or a bundle).
+    The environment is installed once and shared; a second `up` of the same label says what is there, and puts
+    right what is not.
     """
     from ipython_builder import cluster
     from ipython_builder import source as source_module
