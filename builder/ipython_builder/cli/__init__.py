@@ -112,7 +112,9 @@ def run(words: list[str]) -> int:
         _show(error.format_message(), None, as_json, 1)
         return 1
     except (click.Abort, KeyboardInterrupt):
-        _show("interrupted", None, as_json, 130)
+        if as_json:
+            _print_error("interrupted", None, 130)
+        click.echo("interrupted", err=True)
         return 130
     except BrokenPipeError:
         return 0  # the reader of our output has seen enough
