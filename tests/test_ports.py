@@ -13,7 +13,7 @@ import pytest
 
 from ipython_builder import ports
 from ipython_builder.cluster import FIRST_PORT, PORT_COUNT
-from ipython_builder.errors import BuilderError
+from ipython_builder.errors import BuilderError, UsageError
 
 LOOPBACK = "127.0.0.1"
 
@@ -61,8 +61,11 @@ def test_a_port_with_a_connection_in_time_wait_is_free() -> None:
     assert ports.free(LOOPBACK, port)
 
 
-def test_an_address_of_another_machine_has_no_free_port() -> None:
-    assert not ports.free("192.0.2.1", 8080)
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
+def test_an_address_of_another_machine_is_refused_before_ports_are_tried(host: str) -> None:
+    with pytest.raises(UsageError, match=host):
+        ports.check_host(host)
+    ports.check_host(LOOPBACK)
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="this Python has no IPv6")
