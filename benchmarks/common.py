@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -131,6 +132,8 @@ def workplace(chosen: Path | None) -> Iterator[Path]:
     if chosen is not None:
         chosen.mkdir(parents=True, exist_ok=True)
     path = Path(tempfile.mkdtemp(prefix="ipython-builder-benchmark-", dir=chosen))
+    # Whoever ends a benchmark half-way finds nothing of it either.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         yield path
     finally:
