@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -52,7 +53,7 @@ def start(home: Home, made: Record, reporter: Reporter) -> dict[str, Any]:
                     break
                 phase.progress(progress(state))
                 time.sleep(POLL)
-            raise _failure(home, state)
+            raise _failure(home, state, process.poll() if process else None)
         except BaseException:
             if process is not None:
                 stop(home)
@@ -150,14 +151,17 @@ def held(lock: Path) -> bool:
     return False
 
 
-def _failure(home: Home, state: dict[str, Any]) -> BuilderError:
-    """What did not start, with its own last words."""
+def _failure(home: Home, state: dict[str, Any], ended: int | None) -> BuilderError:
+    """What did not start, with its own last words; `ended` is how the supervisor did, if it did."""
     failing = [role["role"] for role in state["roles"] if role["state"] == "failing"] or ["supervisor"]
     try:
         words = list(logs.lines(home.logs, failing[0], last=8))[-8:]
     except BuilderError:
         words = []
-    reasons = "; ".join(state["wrong"]) or ("it took too long" if state["roles"] else "its supervisor ended")
+    reasons = "; ".join(state["wrong"]) or "it took too long"
+    if ended is not None:
+        how = f"was killed by {signal.Signals(-ended).name}" if ended < 0 else f"ended with {ended}"
+        reasons = f"its supervisor {how}"
     tail = "".join(f"\n  {line}" for line in words)
     return BuilderError(
         f"the cluster did not start: {reasons}{tail}",
