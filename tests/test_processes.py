@@ -13,6 +13,7 @@ import pytest
 
 from ipython_builder import processes
 from ipython_builder.processes import MARK
+from tests.workbench import until
 
 # Says its pid when it is ready, so that nobody has to guess when that is.
 READY = "import os, time; print(os.getpid(), flush=True)\n"
@@ -64,7 +65,7 @@ def test_sweep_ends_what_bears_the_mark(start: Start, tmp_path: Path, program: s
 def test_children_inherit_the_mark_even_when_their_parent_is_gone(start: Start, tmp_path: Path) -> None:
     child = "import subprocess, sys, os\nsleep = [sys.executable, '-c', 'import time; time.sleep(999)']\n"
     orphan = start(child + "print(subprocess.Popen(sleep).pid, flush=True); os._exit(0)")
-    assert processes.of(tmp_path) == [orphan]
+    until(lambda: processes.of(tmp_path) == [orphan], "the parent, which has spoken, ends")
     assert processes.sweep(tmp_path) == 1
     assert not processes.alive(orphan)
 
