@@ -65,7 +65,7 @@ def _argument(argument: click.Argument) -> str:
 
 
 def _row(option: click.Option) -> str:
-    names = ", ".join(f"`{name}`" for name in option.opts)
+    names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
     value = _value(option)
     help_text = (option.help or "").replace("|", "\\|")
     # Where the program shows a default that it knows only when it runs, its help text has it in brackets.

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.workbench import notebook
+
 REPOS = Path(__file__).parent / "repos"
 
 
@@ -100,6 +102,22 @@ def test_a_clone_and_a_folder_in_it(cli: Any, tmp_path: Path) -> None:
     said = cli("check", root.as_uri(), "--context-dir", "course", "--json", check=True).json
     assert said["requirements"] == ["six"]
     assert said["commit"]
+
+
+def test_what_engines_import_beforehand(cli: Any, tmp_path: Path) -> None:
+    notebook(tmp_path / "course" / "one.ipynb", "import scipy.stats, os\nfrom matplotlib import pyplot")
+    said = cli("check", tmp_path, "--context-dir", "course", check=True).stdout
+    assert "preloads   scipy.stats\n           matplotlib\n" in said
+    (tmp_path / ".ipython-builder.toml").write_text("[pool]\npreload = ['xarray']\nexclude = ['scipy']\n")
+    said = cli("check", tmp_path, "--context-dir", "course", "--json", check=True).json
+    assert (said["preload"], said["fork"]) == (["matplotlib", "xarray"], True)
+    (tmp_path / ".ipython-builder.toml").write_text("[pool]\nfork = false\n")
+    assert "preloads   nothing: engines are not forked" in cli("check", tmp_path, check=True).stdout
+    (tmp_path / ".ipython-builder.toml").write_text("[pool]\npreload = ['course']\n")
+    (tmp_path / "course" / "helpers.py").touch()
+    said = cli("check", tmp_path)
+    assert (said.rc, said.stdout) == (3, "")
+    assert "remove course from preload" in said.stderr
 
 
 def test_a_login_in_the_repository_is_not_printed(cli: Any, tmp_path: Path) -> None:

@@ -129,7 +129,9 @@ def test_files_speak_in_the_order_that_is_described() -> None:
 def test_every_key_of_the_configuration_is_described() -> None:
     text = (REFERENCE / "repository-files.md").read_text()
     section = text.partition("## .ipython-builder.toml")[2].partition("\n## ")[0]
+    section, _, pool = section.partition("\n### ")
     assert set(re.findall(r"^\| `([\w-]+)` \|", section, flags=re.MULTILINE)) == set(config._KEYS)
+    assert set(re.findall(r"^\| `([\w-]+)` \|", pool, flags=re.MULTILINE)) == set(config._POOL_KEYS)
 
 
 @pytest.mark.parametrize("path", sorted(DOCS.rglob("*.png")), ids=names)

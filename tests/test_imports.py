@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipython_builder import cells, imports, spec
+from ipython_builder.errors import RepositoryError
 
 
 def _notebook(path: Path, *sources: str, **metadata: object) -> None:
@@ -70,6 +71,7 @@ def test_a_cell(source: str, expected: set[str]) -> None:
 def test_any_cell_is_read(source: str) -> None:
     cells.of_cell("import numpy\n" + source)
     cells.of_cell(source)
+    cells.wanted_of_cell("import numpy\n" + source)
 
 
 def test_provided_by_a_requirement_what_it_brings_and_us(tmp_path: Path) -> None:
@@ -164,3 +166,133 @@ def test_the_lectures(tmp_path: Path, shared_repos: Path) -> None:
     assert not {"numpy", "scipy", "matplotlib", "sympy", "pylab"} & {
         one.module for one in imports.missing(more)
     }
+
+
+# -- what engines import beforehand ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "sure", "perhaps"),
+    [
+        ("import scipy.stats, numpy as np", ["scipy.stats", "numpy"], []),
+        ("from matplotlib import pyplot as plt, cm", ["matplotlib"], ["matplotlib.pyplot", "matplotlib.cm"]),
+        ("from sklearn.ensemble import X", ["sklearn.ensemble"], ["sklearn.ensemble.X"]),
+        ("from sympy import *", ["sympy"], []),
+        ("from . import helpers\nfrom .more import x", [], []),
+        ("import b, a\ndef f():\n    import d, c\nimport e", ["b", "a", "d", "c", "e"], []),
+        ("%matplotlib inline\nimport numpy\n!ls\nnumpy?", ["numpy"], []),
+        ("%px import numpy", ["numpy"], []),
+        ("%%px --local\nimport numpy\n%time import scipy", ["numpy", "scipy"], []),
+        ("%%timeit import scipy\nimport numpy", ["scipy", "numpy"], []),
+        ("%%writefile job.py\nimport pandas", ["pandas"], []),
+        ("%%writefile job.txt\nimport pandas", [], []),
+        ("%%bash\nimport numpy", [], []),
+        ("%load_ext Cython\n%pylab", [], []),
+        ("import numpy\nprint 'old'", [], []),
+        ("with view.sync_imports():\n    import numpy", ["numpy"], []),
+        ("view.execute('import numpy, scipy.stats')", [], ["numpy", "scipy.stats"]),
+        ("cursor.execute('select 1 from import')", [], []),
+        ("@ipp.require('numpy', 'not a module')\ndef f(): pass", [], ["numpy"]),
+        ("try:\n    import cupy as np\nexcept ImportError:\n    import numpy as np", [], ["cupy", "numpy"]),
+        ("try:\n    import numpy\nexcept ValueError:\n    pass", ["numpy"], []),
+    ],
+)
+def test_what_a_cell_wants(source: str, sure: list[str], perhaps: list[str]) -> None:
+    found = cells.wanted_of_cell(source)
+    assert [module for module, surely in found if surely] == sure
+    assert [module for module, surely in found if not surely] == perhaps
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["x = " + "(" * 500 + "1" + ")" * 500, "import numpy\nx = " + "-" * 3000 + "1", "import a" + ".b" * 5000],
+)
+def test_code_that_no_person_writes(source: str) -> None:
+    cells.wanted_of_cell("import numpy\n" + source)
+
+
+def test_texts_in_texts_end() -> None:
+    source = "import numpy"
+    for _ in range(8):
+        source = "-" * 150 + f"view.execute({source!r})"
+    cells.wanted_of_cell(source)
+
+
+def test_what_engines_import_beforehand(tmp_path: Path) -> None:
+    _notebook(
+        tmp_path / "a.ipynb",
+        "import os, sqlite3, imp, Queue, IPython, ipyparallel as ipp, ipykernel.kernelapp",
+        "import scipy.stats\nfrom PIL import Image, ImageDraw\nfrom mpi4py import MPI",
+        "import helpers, package.part, written\nfrom helpers import thing",
+        "%%writefile written.py\nimport pandas",
+    )
+    _notebook(tmp_path / "b.ipynb", "import numpy", "%%px\nimport scipy.stats, xarray")
+    (tmp_path / "helpers.py").write_text("import networkx\n")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "part.py").write_text("import requests\n")
+    (tmp_path / "test_helpers.py").write_text("import pytest\n")
+    packages = tmp_path / ".environment"
+    for name in ("PIL/Image.py", "mpi4py/MPI.so", "helpers/thing.py"):
+        (packages / name).parent.mkdir(parents=True, exist_ok=True)
+        (packages / name).touch()
+    asked = spec.read(tmp_path)
+    sure = ("scipy.stats", "PIL", "pandas", "numpy", "xarray", "networkx")
+    assert imports.preload(asked) == sure
+    assert imports.preload(asked, folders=[tmp_path / "nothing", packages]) == (
+        *sure[:2],
+        "PIL.Image",
+        *sure[2:],
+    )
+
+
+@pytest.mark.parametrize(
+    "file", ["sub.py", "sub/__init__.py", "sub.cpython-313-x86_64-linux-gnu.so", "sub.abi3.so"]
+)
+def test_a_name_that_is_a_module(tmp_path: Path, file: str) -> None:
+    _notebook(tmp_path / "a.ipynb", f"from package import sub, function, {'x' * 300}")
+    path = tmp_path / ".environment" / "package" / file
+    path.parent.mkdir(parents=True)
+    path.touch()
+    found = imports.preload(spec.read(tmp_path), folders=[tmp_path / ".environment"])
+    assert found == ("package", "package.sub")
+
+
+def test_what_the_repository_adds_and_excludes(tmp_path: Path) -> None:
+    _notebook(tmp_path / "a.ipynb", "import numpy, tensorflow.keras, tensorflow_hub, sklearn.svm, sklearn")
+    (tmp_path / ".ipython-builder.toml").write_text(
+        '[pool]\npreload = ["numpy", "mpi4py", "sqlite3"]\nexclude = ["tensorflow", "sklearn.svm"]\n'
+    )
+    found = imports.preload(spec.read(tmp_path))
+    assert found == ("numpy", "tensorflow_hub", "sklearn", "mpi4py", "sqlite3")
+
+
+@pytest.mark.parametrize("module", ["helpers", "package.part", "tools", "written"])
+def test_its_own_module_is_not_to_be_preloaded(tmp_path: Path, module: str) -> None:
+    _notebook(tmp_path / "a.ipynb", "%%file written.py\nx = 1")
+    for name in ("helpers.py", "package/part.py", "src/tools/__init__.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / ".ipython-builder.toml").write_text(f'[pool]\npreload = ["{module}"]\n')
+    with pytest.raises(
+        RepositoryError, match=rf"\.ipython-builder\.toml: '{module}' in preload of \[pool\]"
+    ) as caught:
+        imports.preload(spec.read(tmp_path))
+    assert f"remove {module}" in (caught.value.hint or "")
+
+
+def test_a_package_that_is_installed_from_the_repository_may_be_preloaded(tmp_path: Path) -> None:
+    (tmp_path / "lib" / "mine").mkdir(parents=True)
+    (tmp_path / "lib" / "mine" / "__init__.py").touch()
+    (tmp_path / "lib" / "pyproject.toml").write_text('[project]\nname = "mine"\nversion = "1"\n')
+    (tmp_path / "requirements.txt").write_text("./lib\n")
+    (tmp_path / ".ipython-builder.toml").write_text('[pool]\npreload = ["mine"]\n')
+    assert imports.preload(spec.read(tmp_path)) == ("mine",)
+
+
+def test_the_lectures_have_something_to_import_beforehand(tmp_path: Path, shared_repos: Path) -> None:
+    bundle = shared_repos / "scientific-python-lectures.bundle"
+    subprocess.run(["git", "clone", "-q", bundle, tmp_path / "lectures"], check=True)
+    found = imports.preload(spec.read(tmp_path / "lectures"))
+    assert {"numpy", "scipy.integrate", "matplotlib.pyplot", "sympy"} <= set(found)
+    assert not {"os", "mpi4py", "mymodule", "IPython", "hellofortran"} & set(found)
+    assert len(found) == len(set(found))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ RECORD = Record(
     environment="e" * 24, environment_path="/c/e", python="3.13.0",
     viewer_environment=None, viewer_python="/c/v/bin/python", viewer_module="notebook",
     viewer_host="::1", viewer_port=8080, first_port=10000, engines=4, extra=("numpy", "scipy>=1.11"),
+    preload=("numpy", "scipy.stats"), preload_timeout=5.0, fork=False, fork_asked=False,
 )  # fmt: skip
 
 
@@ -68,11 +69,33 @@ def test_a_damaged_record_says_how_to_get_rid_of_it(folder: Home, text: str | by
     assert "ipython-builder down x7k2q" in (caught.value.hint or "")
 
 
+def test_an_older_tools_record_can_be_read(folder: Home) -> None:
+    record.save(folder, RECORD)
+    path = folder.path / record.NAME
+    later = ("preload", "preload_timeout", "fork", "fork_asked")
+    path.write_text(json.dumps({k: v for k, v in asdict(RECORD).items() if k not in later}))
+    loaded = record.load(folder)
+    assert loaded == replace(RECORD, preload=(), preload_timeout=30.0, fork=True, fork_asked=None)
+
+
+def test_what_needs_no_restart() -> None:
+    for changed in (
+        RECORD.with_engines(99),
+        replace(RECORD, preload=("pandas",)),
+        replace(RECORD, preload_timeout=1.0),
+        replace(RECORD, fork=True, fork_asked=None),
+    ):
+        assert changed != RECORD
+        assert changed.substance() == RECORD.substance()
+    assert replace(RECORD, environment="f" * 24).substance() != RECORD.substance()
+    assert replace(RECORD, extra=()).substance() != RECORD.substance()
+
+
 def test_every_field_is_needed(folder: Home) -> None:
     record.save(folder, RECORD)
     whole = asdict(RECORD)
     for field in fields(Record):
-        if field.name != "extra":
+        if field.default is MISSING:
             part = {name: value for name, value in whole.items() if name != field.name}
             (folder.path / record.NAME).write_text(json.dumps(part))
             with pytest.raises(BuilderError, match=field.name):

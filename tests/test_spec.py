@@ -30,8 +30,8 @@ BAD = sorted(path.stem for path in (REPOS / "bad").glob("*.expected"))
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, spec.Notice):
-        return {"file": value.file, "message": value.message}
+    if isinstance(value, spec.Notice | spec.Pool):
+        return {name: _plain(one) for name, one in vars(value).items()}
     if isinstance(value, tuple):
         return [_plain(one) for one in value]
     return value
@@ -329,3 +329,52 @@ def test_a_password_in_the_repository_is_not_repeated() -> None:
             Tree(REPOS / "bare"), "x @ svn+https://me:hunter2@host.example/x", Where("requirements.txt", 1)
         )
     assert "hunter2" not in caught.value.message
+
+
+# -- .ipython-builder.toml in the folder that is used, and in the root above it -----------------------
+
+
+def _course(root: Path) -> Path:
+    course = root / "teaching" / "course"
+    course.mkdir(parents=True)
+    for name in ("one.ipynb", "two.ipynb", "../../other.ipynb"):
+        (course / name).write_text('{"cells": []}')
+    return course
+
+
+def test_the_roots_settings_count_for_a_folder_without_any(tmp_path: Path) -> None:
+    course = _course(tmp_path)
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "pyproject.toml").write_text('[project]\nname = "mine"\nversion = "1"\n')
+    (tmp_path / ".ipython-builder.toml").write_text(
+        'requirements = ["./lib"]\npython = "3.12"\nnotebooks = ["teaching/*/one*", "other*"]\n'
+        '[pool]\npreload = ["numpy"]\n'
+    )
+    got = spec.read(course, top=tmp_path)
+    assert got.names == ("mine",)
+    assert got.notebooks == ("one.ipynb",)
+    assert got.python_from == got.pool.file == "../../.ipython-builder.toml"
+    assert got.pool.preload == ("numpy",)
+    assert got.notices == ()
+    assert spec.read(course).pool == spec.Pool(), "what is above is not looked for unasked"
+    assert spec.read(tmp_path, top=tmp_path).pool.file == ".ipython-builder.toml"
+
+
+def test_the_folders_own_settings_count_alone(tmp_path: Path) -> None:
+    course = _course(tmp_path)
+    (tmp_path / ".ipython-builder.toml").write_text("this is [ no TOML")
+    (course / ".ipython-builder.toml").write_text("[pool]\nfork = false\n")
+    got = spec.read(course, top=tmp_path)
+    assert not got.pool.fork
+    assert got.notebooks == ("one.ipynb", "two.ipynb")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["this is [ no TOML", "colour = 1", "[pool]\ntimeout = 0", "requirements = ['../x']", "python = 3"],
+)
+def test_errors_in_the_roots_settings_say_where(tmp_path: Path, text: str) -> None:
+    course = _course(tmp_path)
+    (tmp_path / ".ipython-builder.toml").write_text(text)
+    with pytest.raises(RepositoryError, match=r"\.\./\.\./\.ipython-builder\.toml"):
+        spec.read(course, top=tmp_path)

@@ -12,14 +12,15 @@ import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ipython_builder.import_names import DISTRIBUTIONS, NAMESPACES
+from ipython_builder.import_names import DISTRIBUTIONS, NAMESPACES, is_module
 
 # Cell magics whose body is Python. Of any other the body is another language.
 _PYTHON_CELLS = frozenset("px time timeit capture prun memit python python2 python3 debug heat".split())  # noqa: SIM905
 # Line magics with a statement behind them.
 _STATEMENTS = frozenset("px time timeit prun memit debug lprun mprun".split())  # noqa: SIM905
+_WRITING = ("file", "writefile")
 # A magic whose use is an import.
 _IMPLIED = {
     "matplotlib": ("matplotlib",),
@@ -35,6 +36,20 @@ _FROM = re.compile(r"\s*from\s+([A-Za-z_][\w.]*)\s+import\b.*")
 _TOLERANT = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
 
 _LARGEST = 20_000_000
+# Nested deeper, code is not read on: no person writes that, and our own stack has an end.
+_DEEPEST = 200
+
+
+class Wanted(NamedTuple):
+    """A module that code imports, by its whole dotted name.
+
+    Attributes:
+        surely: False for what may be no module (``b`` of ``from a import b``), or may not be there (the
+            author has an answer for that).
+    """
+
+    module: str
+    surely: bool
 
 
 def code_cells(path: Path) -> Iterator[str]:
@@ -71,25 +86,71 @@ def _joined(source: Any) -> str:
 
 def of_cell(source: str) -> tuple[set[str], set[str]]:
     """(modules that a cell imports, modules that it makes)."""
+    magic, _, codes = _split(source)
+    return set(_IMPLIED.get(magic, ())).union(*map(of_code, codes)), made_by(source)
+
+
+def made_by(source: str) -> set[str]:
+    """The modules that a cell writes or compiles."""
     made = {match[1] for match in re.finditer(r"f2py\w*\b.*\s-m\s+(\w+)", source)}
+    magic, argument, _ = _split(source)
+    target = re.search(r"(\S+)\.pyx?\s*$", argument) if magic in _WRITING else None
+    return made | {Path(target[1]).name} if target else made
+
+
+def _split(source: str) -> tuple[str, str, list[str]]:
+    """A cell's magic, the magic's argument, and the pieces of Python code in the cell."""
     first = source.lstrip().split("\n", 1)[0]
     match = re.fullmatch(r"%%(\w+)\b(.*)", first.strip())
     if match is None:
-        return of_code(source), made
+        return "", "", [source]
     magic, argument = match[1], match[2].strip()
     body = source.lstrip()[len(first) :]
-    implied = set(_IMPLIED.get(magic, ()))
-    if magic in ("file", "writefile"):
-        target = re.search(r"(\S+)\.(py|pyx)\s*$", argument)
-        if target is None:
-            return implied, made
+    if magic in _WRITING:
         # What a notebook writes, it runs or imports.
-        return implied | (of_code(body) if target[2] == "py" else set()), made | {Path(target[1]).name}
+        return magic, argument, [body] if re.search(r"\S\.py$", argument) else []
     if magic not in _PYTHON_CELLS:
-        return implied, made
-    return implied | of_code(body) | (
-        of_code(argument) if magic in ("time", "timeit", "prun") else set()
-    ), made
+        return magic, argument, []
+    return magic, argument, [argument, body] if magic in ("time", "timeit", "prun") else [body]
+
+
+def wanted_of_cell(source: str) -> list[Wanted]:
+    """What a cell imports, in order; nothing of code that is not Python 3 or is not Python."""
+    return [wanted for code in _split(source)[2] for wanted in wanted_of_code(code)]
+
+
+def wanted_of_code(source: str, deep: int = 0) -> list[Wanted]:
+    """What a piece of code imports, in order, wherever in it: here and, as a text, on the engines."""
+    if "import" not in source and "require" not in source:
+        return []
+    tree = _parse(source) or _parse(_without_magics(source)[0])
+    found: list[Wanted] = []
+    if tree is not None:
+        _collect(tree, found, True, deep)
+    return found
+
+
+def _collect(node: ast.AST, found: list[Wanted], surely: bool, deep: int) -> None:
+    """Add what `node` and all below it import, as it stands in the text."""
+    if deep > _DEEPEST:
+        return
+    if isinstance(node, ast.Import):
+        found += (Wanted(alias.name, surely) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        found.append(Wanted(node.module, surely))
+        found += (Wanted(f"{node.module}.{alias.name}", False) for alias in node.names if alias.name != "*")
+    elif isinstance(node, ast.Call):
+        texts = [
+            one.value for one in node.args if isinstance(one, ast.Constant) and isinstance(one.value, str)
+        ]
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if name == "execute" and texts:  # view.execute("import numpy")
+            found += (Wanted(module, False) for module, _ in wanted_of_code(texts[0], deep + 1))
+        elif name == "require":  # @ipyparallel.require("numpy")
+            found += (Wanted(text, False) for text in texts if is_module(text))
+    tolerant = isinstance(node, ast.Try) and any(_tolerates(handler) for handler in node.handlers)
+    for child in ast.iter_child_nodes(node):
+        _collect(child, found, surely and not tolerant, deep + 1)
 
 
 def of_code(source: str) -> set[str]:

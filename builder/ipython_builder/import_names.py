@@ -6,6 +6,8 @@ author forgot to commit, and a package of that name on an index is then a strang
 
 from __future__ import annotations
 
+import keyword
+
 # import -> distributions that provide it; the first one is suggested.
 DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "Bio": ("biopython",),
@@ -221,3 +223,13 @@ GONE = frozenset(
     ossaudiodev pipes smtpd sndhdr spwd sunau telnetlib uu xdrlib lib2to3
     """.split()  # noqa: SIM905
 )
+
+# Their import starts what a process cannot hand to those that it forks: MPI, R.
+ONE_PROCESS = frozenset(
+    {"dolfin", "dolfinx", "fenics", "firedrake", "mpi4py", "petsc4py", "rpy2", "slepc4py"}
+)
+
+
+def is_module(text: str) -> bool:
+    """Whether this is how a module is named: identifiers with dots between them."""
+    return all(part.isidentifier() and not keyword.iskeyword(part) for part in text.split("."))

@@ -77,6 +77,11 @@ class Record:
         viewer_environment: key of the viewer's, or None where the repository's own jupyterlab serves.
         engines: how many are wanted.
         first_port: of the controller's block; `viewer_port` is the viewer's.
+        extra: requirement lines beside the repository's.
+        preload: modules that engines have imported before they start, in order.
+        preload_timeout: seconds that the import of one of them may take.
+        fork: whether engines are forked from a process that has imported those.
+        fork_asked: what `up` was told about that; None: nothing, the repository's word holds.
     """
 
     label: str
@@ -99,6 +104,10 @@ class Record:
     first_port: int
     engines: int
     extra: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
+    preload_timeout: float = 30.0
+    fork: bool = True
+    fork_asked: bool | None = None
 
     @property
     def url(self) -> str:
@@ -108,6 +117,13 @@ class Record:
 
     def with_engines(self, count: int) -> Record:
         return replace(self, engines=count)
+
+    def substance(self) -> Record:
+        """What running processes are made of: two records that agree in it need no restart between them.
+
+        The number of engines, and what they have imported or how they start, are for those that start next.
+        """
+        return replace(self, engines=0, preload=(), preload_timeout=0.0, fork=True, fork_asked=None)
 
 
 def save(home: Home, record: Record) -> None:
@@ -132,7 +148,7 @@ def load(home: Home) -> Record | None:
         raise BuilderError(
             f"{path} is damaged: {error}", f"remove the cluster with `ipython-builder down {home.label}`"
         ) from error
-    return replace(record, extra=tuple(record.extra))
+    return replace(record, extra=tuple(record.extra), preload=tuple(record.preload))
 
 
 def write_private(path: Path, text: str) -> None:

@@ -16,6 +16,7 @@ from ipython_builder.cli.common import Context, install_options, source_options,
 if TYPE_CHECKING:
     from ipython_builder.imports import MissingImport
     from ipython_builder.interpreters import Interpreter
+    from ipython_builder.source import Checkout
     from ipython_builder.spec import Spec
 
 EPILOG = """\b
@@ -55,16 +56,16 @@ def command(
         checkout = sources.fetch(parsed, Path(temporary, "checkout"), context.settings, context.reporter)
         for warning in checkout.warnings:
             context.reporter.warning(warning)
-        _report(context, parsed.text, checkout.root, checkout.commit, extra, resolve)
+        _report(context, parsed.text, checkout, extra, resolve)
 
 
-def _report(
-    context: Context, source: str, root: Path, commit: str | None, extra: Sequence[str], resolve: bool
-) -> None:
+def _report(context: Context, source: str, checkout: Checkout, extra: Sequence[str], resolve: bool) -> None:
     from ipython_builder import imports, interpreters, spec
     from ipython_builder.errors import BuilderError, RepositoryError
 
-    asked = spec.read(root, extra=extra)
+    asked = spec.read(checkout.root, top=checkout.path, extra=extra)
+    preload = imports.preload(asked)
+    commit = checkout.commit
     failure: BuilderError | None = None
     python: Interpreter | None = None
     pins: list[str] | None = None
@@ -78,9 +79,9 @@ def _report(
     resolved = None if pins is None else [re.split(r"[ =@;\[]", pin, maxsplit=1)[0] for pin in pins]
     missing = imports.missing(asked, resolved=resolved)
     if context.json and failure is None:
-        context.print_json(_object(source, commit, asked, python, missing, pins))
+        context.print_json(_object(source, commit, asked, python, missing, pins, preload))
     elif not context.json:
-        context.print("\n".join(_lines(source, commit, asked, python, missing, pins, extra)))
+        context.print("\n".join(_lines(source, commit, asked, python, missing, pins, extra, preload)))
     if failure:
         raise failure
 
@@ -102,6 +103,7 @@ def _object(
     python: Interpreter | None,
     missing: Sequence[MissingImport],
     pins: list[str] | None,
+    preload: Sequence[str],
 ) -> dict[str, Any]:
     from ipython_builder.commands import redact
 
@@ -121,7 +123,8 @@ def _object(
             "path": python.path if python else None,
         },
         "notebooks": asked.notebooks,
-        "preload": asked.preload,
+        "preload": preload,
+        "fork": asked.pool.fork,
         "system_packages": asked.system_packages,
         "hooks": asked.hooks,
         "serves_itself": asked.serves_itself,
@@ -143,6 +146,7 @@ def _lines(
     missing: Sequence[MissingImport],
     pins: list[str] | None,
     extra: Sequence[str],
+    preload: Sequence[str],
 ) -> list[str]:
     from ipython_builder.commands import redact
 
@@ -165,7 +169,7 @@ def _lines(
     lines += _block("index", [redact(url) for url in (*asked.index_urls, *asked.find_links)])
     lines += _block("versions", pins or [])
     lines += _block("notebooks", asked.notebooks, limit=_SHOWN)
-    lines += _block("preloads", asked.preload or [])
+    lines += _block("preloads", preload if asked.pool.fork else ["nothing: engines are not forked"])
     lines += _block(
         "notices", [f"{one.file}: {one.message}" if one.file else one.message for one in asked.notices]
     )

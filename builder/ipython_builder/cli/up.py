@@ -44,6 +44,12 @@ The viewer's password is random unless IPYTHON_USER_PASSWORD or --password-file 
 @click.option(
     "--allow-hooks", is_flag=True, help="Run the repository's .ipython-builder hooks on this machine."
 )
+@click.option(
+    "--fork/--no-fork",
+    default=None,
+    help="Fork engines from a process that has imported what notebooks import, or start each by itself."
+    "  [default: fork]",
+)
 @click.option("--on", type=click.Choice(["local"]), default="local", help="Where to run.", hidden=True)
 @install_options
 @verb
@@ -61,6 +67,7 @@ def command(
     password_file: Path | None,
     upgrade: bool,
     allow_hooks: bool,
+    fork: bool | None,
     on: str,
     **install: Any,
 ) -> None:
@@ -88,6 +95,7 @@ def command(
         host=viewer_host,
         upgrade=upgrade,
         allow_hooks=allow_hooks,
+        fork=fork,
     )
     result = platform(context).up(request)
     if context.json:

@@ -21,6 +21,7 @@ class Up:
         password: the viewer's, when it shall not be a random one.
         port: the viewer's; None for a free one.
         host: the address the viewer listens on; None for the one it has, or the settings'.
+        fork: whether engines are forked; None for what it was told before, or what the repository says.
     """
 
     source: Source
@@ -33,6 +34,7 @@ class Up:
     host: str | None = None
     upgrade: bool = False
     allow_hooks: bool = False
+    fork: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,12 @@ class Platform(Protocol):
 
     def labels(self) -> list[str]: ...
 
-    def status(self, label: str) -> dict[str, Any]:
-        """The `status --json` object, true even when nothing of the cluster lives."""
+    def status(self, label: str, *, memory: bool = False) -> dict[str, Any]:
+        """The `status --json` object, true even when nothing of the cluster lives.
+
+        Args:
+            memory: look at the roles' memory too, which takes a moment where there are many.
+        """
 
     def scale(self, label: str, count: int) -> dict[str, Any]: ...
 

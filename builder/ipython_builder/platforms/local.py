@@ -75,11 +75,11 @@ class Local:
             path.name for path in self.root.iterdir() if path.is_dir() and cluster.LABEL.fullmatch(path.name)
         )
 
-    def status(self, label: str) -> dict[str, Any]:
+    def status(self, label: str, *, memory: bool = False) -> dict[str, Any]:
         home = self._home(label)
         made = record.load(home)
         try:
-            state = control.ask(home.socket, "status", timeout=5)
+            state = control.ask(home.socket, "status", timeout=5, memory=memory)
         except Transient as error:
             state = _silent(label, made, "unresponsive", [error.message])
         except NoSupervisor:
@@ -246,7 +246,7 @@ def _silent(label: str, made: Record | None, state: str, wrong: list[str]) -> di
 
 def _restarts(before: Record, after: Record) -> bool:
     """Whether running processes are of something else than what the record now says."""
-    return before.with_engines(0) != after.with_engines(0)
+    return before.substance() != after.substance()
 
 
 def _environment(made: Record) -> dict[str, str]:

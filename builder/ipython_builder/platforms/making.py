@@ -13,6 +13,7 @@ from ipython_builder import (
     cluster,
     commands,
     environment,
+    imports,
     interpreters,
     ports,
     processes,
@@ -105,7 +106,8 @@ class Maker:
         self, home: Home, request: Up, checkout: source.Checkout, before: Record | None = None
     ) -> Record:
         """Read the repository, make both environments (side by side), choose ports."""
-        asked = spec.read(checkout.root, extra=request.extra)
+        asked = spec.read(checkout.root, top=checkout.path, extra=request.extra)
+        imports.preload(asked)  # for its errors: after an installation they would come late
         for notice in asked.notices:
             self.reporter.warning(f"{notice.file}: {notice.message}" if notice.file else notice.message)
         hooks = asked.hooks if request.allow_hooks else ()
@@ -126,6 +128,7 @@ class Maker:
         for used in (env, served):
             if used:
                 environment.claim(used, self.settings, home.path)
+        fork = request.fork if request.fork is not None else before.fork_asked if before else None
         host = request.host or (before.viewer_host if before else self.settings.viewer_host)
         ports.check_host(host)
         return Record(
@@ -152,6 +155,12 @@ class Maker:
             else ports.block([made.first_port for made in self.others]),
             engines=_engines(request.engines, before),
             extra=request.extra,
+            preload=imports.preload(
+                asked, folders=[environment.site_packages(home.thin, env.python), env.site_packages]
+            ),
+            preload_timeout=asked.pool.timeout,
+            fork=asked.pool.fork if fork is None else fork,
+            fork_asked=fork,
         )
 
     def viewer_port(self, host: str, request: Up, before: Record | None) -> int:

@@ -14,10 +14,10 @@ from ipython_builder.errors import RepositoryError, UsageError
 from ipython_builder.spec import config, lines, locks, notebooks, pyproject, requirements
 from ipython_builder.spec import python as pythons
 from ipython_builder.spec.files import Tree
-from ipython_builder.spec.model import Asked, Notice, Spec, Where
+from ipython_builder.spec.model import Asked, Notice, Pool, Spec, Where
 from ipython_builder.spec.others import hooks, name_the_rest, system_packages
 
-__all__ = ["Notice", "Spec", "Where", "read"]
+__all__ = ["Notice", "Pool", "Spec", "Where", "read"]
 
 
 def _read_conda(asked: Asked, tree: Tree, relative: str) -> str:
@@ -39,10 +39,13 @@ _SPEAKERS: tuple[tuple[str, str, _Reader], ...] = (
 )
 
 
-def read(root: Path, *, extra: Sequence[str] = (), speaker: str | None = None) -> Spec:
+def read(
+    root: Path, *, top: Path | None = None, extra: Sequence[str] = (), speaker: str | None = None
+) -> Spec:
     """What the repository in `root` asks for.
 
     Args:
+        top: the repository's root, where `root` is a folder in it; it may have a .ipython-builder.toml.
         extra: requirement lines of the caller, added to the repository's.
         speaker: only files of this name may speak (`lock` reads requirements.in and nothing else).
 
@@ -52,7 +55,9 @@ def read(root: Path, *, extra: Sequence[str] = (), speaker: str | None = None) -
     """
     tree = Tree(root)
     asked = Asked()
-    settings = config.read(tree)
+    above = Tree(top) if top is not None else None
+    settings = config.read(tree, above if above is not None and above.root != tree.root else None)
+    config.contradictions(asked, settings)
     folders = _folders(tree)
     candidates = [
         (f"{folder}{name}", kind, reader)
@@ -78,13 +83,13 @@ def read(root: Path, *, extra: Sequence[str] = (), speaker: str | None = None) -
             file or "", f"some lines have hashes, but {asked.unhashed[0]} has none: not all is checked"
         )
     for number, text in enumerate(settings.requirements, 1):
-        lines.add(asked, tree, text, Where(f"{config.FILE} (requirements, entry {number})"))
+        lines.add(asked, settings.tree, text, Where(f"{settings.file} (requirements, entry {number})"))
     for url in settings.extra_index_urls:
         if url not in asked.index_urls:
             asked.index_urls.append(url)
     for text in extra:
         _add_extra(asked, tree, text)
-    wanted, wanted_by = _python(asked, tree, folders, settings.python, file, kind, conda_python)
+    wanted, wanted_by = _python(asked, tree, folders, settings, file, kind, conda_python)
     present = [
         candidate
         for candidate, _, reader in candidates
@@ -108,8 +113,8 @@ def read(root: Path, *, extra: Sequence[str] = (), speaker: str | None = None) -
         local_paths=tuple(asked.local_paths),
         names=tuple(asked.names),
         system_packages=system_packages(asked, tree, folders),
-        preload=settings.preload,
-        notebooks=notebooks.find(asked, tree, settings.notebooks),
+        pool=settings.pool,
+        notebooks=notebooks.find(asked, tree, settings),
         hooks=hooks(asked, tree),
         serves_itself=next((name for name in ("jupyterlab", "notebook") if name in asked.names), None),
         notices=tuple(asked.notices),
@@ -136,12 +141,12 @@ def _python(
     asked: Asked,
     tree: Tree,
     folders: Sequence[str],
-    configured: str | None,
+    configured: config.Config,
     file: str | None,
     kind: str,
     conda_says: str,
 ) -> tuple[str, str | None]:
-    wishes: list[tuple[str | None, str]] = [(configured, config.FILE)]
+    wishes: list[tuple[str | None, str]] = [(configured.python, configured.file)]
     wishes += [(pythons.runtime_txt(asked, tree, f"{f}runtime.txt"), f"{f}runtime.txt") for f in folders]
     wishes += [
         (pythons.version_file(asked, tree, f"{f}.python-version"), f"{f}.python-version") for f in folders

@@ -31,6 +31,25 @@ class Where(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Pool:
+    """What engines shall have imported before they start; ``[pool]`` of .ipython-builder.toml.
+
+    Attributes:
+        preload: modules beside those that the notebooks import.
+        exclude: modules and packages that are never imported beforehand.
+        fork: whether engines are forked from a process that has imported all that.
+        timeout: seconds that the import of one module may take.
+        file: where it was said, as errors name it.
+    """
+
+    preload: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    fork: bool = True
+    timeout: float = 30.0
+    file: str = ""
+
+
+@dataclass(frozen=True)
 class Spec:
     """What a repository asks for. Reading it executed nothing of the repository.
 
@@ -54,7 +73,7 @@ class Spec:
         local_paths: what lines and find_links point at; its content belongs into the environment's key.
         names: canonical names of all distributions asked for or locked (local folders have none).
         system_packages: apt.txt.
-        preload: modules to import before engines are forked; None: not said.
+        pool: what engines shall have imported before they start.
         notebooks: relative paths, sorted.
         hooks: those of .ipython-builder/pre-build and post-build that exist.
         serves_itself: "jupyterlab" or "notebook" if the repository itself requires it.
@@ -77,7 +96,7 @@ class Spec:
     local_paths: tuple[Path, ...] = ()
     names: tuple[str, ...] = ()
     system_packages: tuple[str, ...] = ()
-    preload: tuple[str, ...] | None = None
+    pool: Pool = Pool()
     notebooks: tuple[str, ...] = ()
     hooks: tuple[str, ...] = ()
     serves_itself: str | None = None

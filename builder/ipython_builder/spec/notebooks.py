@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from ipython_builder.spec.config import FILE
+from ipython_builder.spec.config import Config
 from ipython_builder.spec.files import Tree
 from ipython_builder.spec.model import Asked
 
@@ -16,25 +16,22 @@ _NOT_LOOKED_INTO = frozenset({"node_modules", "__pycache__", "__pypackages__", "
 _LOOK_INTO = 50_000_000
 
 
-def find(asked: Asked, tree: Tree, globs: Sequence[str] | None) -> tuple[str, ...]:
-    """Relative paths of the notebooks, sorted; broken ones are among them, each with a notice.
-
-    Args:
-        globs: narrows them; None: all.
-    """
+def find(asked: Asked, tree: Tree, config: Config) -> tuple[str, ...]:
+    """Relative paths of the notebooks that `config` leaves, sorted; broken ones too, each with a notice."""
     names = sorted(path.relative_to(tree.root).as_posix() for path in files(tree.root, (".ipynb",)))
     for name in [name for name in names if not name.isprintable()]:
         # A terminal, a URL and a JSON object could not show it; Linux allows any byte in a name.
         asked.notice(ascii(name), "not among the notebooks, because of its name: rename it")
         names.remove(name)
-    if globs is not None:
-        wanted: set[str] = set()
-        for pattern in globs:
-            matched = _matching(tree.root, pattern) & set(names)
-            if not matched:
-                asked.notice(FILE, f"no notebook matches {pattern!r}")
+    if config.notebooks is not None:
+        wanted: set[Path] = set()
+        for pattern in config.notebooks:
+            matched = _matching(config.tree.root, pattern)
+            # A pattern of the root's file may be about another folder than the one that is used.
+            if not matched & {tree.root / name for name in names} and config.tree is tree:
+                asked.notice(config.file, f"no notebook matches {pattern!r}")
             wanted |= matched
-        names = [name for name in names if name in wanted]
+        names = [name for name in names if tree.root / name in wanted]
     left = _LOOK_INTO
     for name in names:
         path = tree.root / name
@@ -89,8 +86,8 @@ def broken(path: Path) -> str | None:
     return None
 
 
-def _matching(root: Path, pattern: str) -> set[str]:
+def _matching(root: Path, pattern: str) -> set[Path]:
     try:
-        return {path.relative_to(root).as_posix() for path in root.glob(pattern)}
+        return set(root.glob(pattern))
     except (ValueError, NotImplementedError, OSError):
         return set()
