@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ipython_builder.errors import UsageError
 
+LIMIT = 5_000_000  # bytes after which a log is put aside; one generation is kept
 POLL = 0.2  # seconds between two looks; inotify would save nothing that a person notices
 
 
@@ -65,3 +68,31 @@ def _read(path: Path, seen: tuple[int, int], *, whole: bool) -> tuple[list[str],
     if whole:
         data = data[: data.rfind(b"\n") + 1]
     return data.decode(errors="replace").splitlines(), (found.st_ino, start + len(data))
+
+
+def open_log(path: Path) -> int:
+    """A descriptor to append to `path`. A disk that is full must not stop a role: then it goes nowhere."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY)
+
+
+async def rotate(folder: Path, every: float) -> None:
+    """Put aside what has grown too large, for ever, looking `every` that many seconds."""
+    while True:
+        await asyncio.sleep(every)
+        for path in folder.glob("*.log"):
+            try:
+                if path.stat().st_size > LIMIT:
+                    await asyncio.to_thread(put_aside, path)
+            except OSError:
+                continue  # full, or gone: the next look may do better
+
+
+def put_aside(path: Path) -> None:
+    """Copy a log away and empty it: who writes to it has it open, and appends. On a full disk it is lost."""
+    try:
+        shutil.copyfile(path, path.with_suffix(".log.1"))
+    finally:
+        os.truncate(path, 0)

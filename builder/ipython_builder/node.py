@@ -1,8 +1,9 @@
 """The supervisor: it starts, watches, restarts and stops the roles of one cluster, and answers for them.
 
 ``python -m ipython_builder.node HOME`` is the background process of a local cluster. It reads the record,
-writes what the roles read, and then serves one unix socket: status, scale, restart, stop.
-Liveness is the role's process; what a connection's other end does never gets a healthy process killed.
+writes what the roles read, and then serves one unix socket: to whoever asks (status, scale, restart, stop),
+and to the roles themselves, which say there what they have reached. What a killed supervisor left alive is
+taken over. Liveness is the role's process: what a connection's other end does never ends a healthy one.
 """
 
 from __future__ import annotations
@@ -13,128 +14,138 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-from ipython_builder import cluster, control, prepare, record
+from ipython_builder import cluster, control, journal, logs, prepare, probe, processes, record
+from ipython_builder.children import Children
 from ipython_builder.errors import BuilderError
+from ipython_builder.forks import Forks
+from ipython_builder.journal import Life
+from ipython_builder.leaving import Leaving
 from ipython_builder.member import Member
-from ipython_builder.processes import sweep
 from ipython_builder.record import Home, Record, write_private
 from ipython_builder.roles import ROLES, environ
+from ipython_builder.state import State
 
 STOP_SECONDS = 20.0
+ROTATE_SECONDS = 20.0
+ROLE = "IPYTHON_NODE_ROLE"  # as ipython_cluster.channel reads it
+LEFT_OUT = "IPYTHON_POOL_LEFT_OUT"  # as ipython_cluster.pool reads it
+LINE_LIMIT = 4 << 20  # bytes of one message: ten thousand engines
 
 
 class Node:
-    """The roles of one cluster."""
+    """The roles of one cluster. Made inside the running event loop."""
 
-    def __init__(self, home: Home, made_of: Record) -> None:
+    def __init__(self, home: Home, made_of: Record, lives: list[Life]) -> None:
+        """`lives` are processes of an earlier supervisor that run already."""
         self.home = home
         self.record = made_of
         self.environ = environ(made_of, home, os.environ)
+        self.children = Children()
         self.members: dict[tuple[str, int], Member] = {}
+        self.forks = Forks(str(home.logs))
+        self.leaving = Leaving(self)
         self.engines: dict[str, str] = {}  # id -> uuid, as the controller's hub has them
         self.lost: dict[int, str] = {}  # engine number -> uuid of its last life
         self.stopping = asyncio.Event()
         self.changing = asyncio.Lock()
-        self.started = time.time()
+        self.state = State(self)
+        self.writing: asyncio.TimerHandle | None = None
+        self.lives = {(life.role, life.number): life for life in lives}
 
     # -- members -----------------------------------------------------------------------------------
 
-    def start(self, name: str, number: int = 0) -> None:
-        role = ROLES[name]
+    def start(self, name: str, number: int = 0, life: Life | None = None) -> None:
+        """Have a member; `life` is that of one which runs already."""
+        launch = self.engine if name == "engine" else self.spawn
+        living, restarts = (life.pid, life.restarts) if life else (None, 0)
         member = Member(
-            role, number, role.argv(self.record, self.home, number), self.environ,
-            self.record.notebooks, self.home.logs, self.changed,
-        )  # fmt: skip
+            ROLES[name], number, self.children, launch, self.changed, living=living, restarts=restarts
+        )
         self.members[name, number] = member
+        if name == "pool":
+            self.forks.pool = member
+
+    async def engine(self, member: Member) -> int:
+        """An engine from the pool, or, where that cannot be, like any other role."""
+        return await self.forks.fork(member.number) or await self.spawn(member)
+
+    async def spawn(self, member: Member) -> int:
+        """Start a process, in a session of its own, so that its children are stopped with it."""
+        said = {ROLE: f"{member.role.name} {member.number}"}
+        if member.role.name == "pool":
+            said[LEFT_OUT] = json.dumps(self.forks.left_out)
+        log = logs.open_log(self.home.logs / f"{member.name}.log")
+        try:
+            process = subprocess.Popen(
+                member.role.argv(self.record, self.home, member.number),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environ | said,
+                cwd=self.record.notebooks,
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+        process.returncode = 0  # its end is heard elsewhere
+        return process.pid
 
     def changed(self, member: Member) -> None:
         """A member said something or changed its state."""
         if member.role.name == "controller":
             self.engines = member.facts.get("engines", {}) if member.state == "ready" else {}
+        elif member.role.name == "pool":
+            self.forks.changed(member)
         elif member.role.name == "engine":
-            if member.state == "ready":
+            if "uuid" in member.facts and member.pid is not None:
                 self.lost[member.number] = member.facts["uuid"]
             elif member.number in self.lost and member.pid is None:
                 # The hub would notice after thirty seconds without a heartbeat; we know it now.
-                self.members["controller", 0].tell(lost=self.lost.pop(member.number))
+                self.tell_controller(lost=self.lost.pop(member.number))
         elif member.role.ready == "http" and member.state == "starting" and not member.facts.get("probed"):
             member.facts["probed"] = True
-            self.probe = asyncio.create_task(self.answering(member))
+            self.probe = asyncio.create_task(probe.until_answering(member, self.record, self.home))
+        if self.writing is None:
+            self.writing = asyncio.get_running_loop().call_later(0.1, self.write)
 
-    async def answering(self, member: Member) -> None:
-        """Look until the viewer's port answers; that makes it ready."""
-        pid = member.pid
-        while member.pid == pid and member.state == "starting":
-            # Its own file says that it listens; that something answers on its port alone would not be proof.
-            said = self.home.jupyter / "runtime" / f"jpserver-{pid}.json"
-            if said.exists() and await self.get_api():
-                member.become("ready")
-                return
-            await asyncio.sleep(0.05)
+    def tell_controller(self, **message: Any) -> None:
+        self.members["controller", 0].tell(**message)
 
-    async def get_api(self) -> bool:
-        host, port = self.record.viewer_host, self.record.viewer_port
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-        try:
-            reader, writer = await asyncio.open_connection(host, port)
-        except OSError:
-            return False
-        try:
-            writer.write(f"GET /api HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
-            return b" 200 " in await asyncio.wait_for(reader.readline(), 5)
-        except (OSError, TimeoutError):
-            return False
-        finally:
-            writer.close()
+    def numbers(self) -> set[int]:
+        """Of all engines, also of those that are leaving."""
+        return {number for name, number in self.members if name == "engine"}
+
+    def write(self) -> None:
+        """Tell the next supervisor who lives."""
+        self.writing = None
+        journal.write(
+            self.home.path,
+            [
+                Life(name, number, member.pid, began, member.restarts)
+                for (name, number), member in self.members.items()
+                if member.pid is not None and (began := processes.began(member.pid)) is not None
+            ],
+        )
 
     # -- what can be asked -------------------------------------------------------------------------
 
-    def status(self) -> dict[str, Any]:
-        roles = [member.status() for _, member in sorted(self.members.items())]
-        registered = len(self.engines)
-        wrong = [
-            f"{role['role']} {role['id']}: {role['reason']}, restarted {role['restarts']} times"
-            for role in roles
-            if role["state"] == "failing"
-        ]
-        settled = all(role["state"] == "ready" for role in roles) and registered == self.record.engines
-        supervisor = {
-            "role": "supervisor", "id": 0, "pid": os.getpid(), "state": "ready", "restarts": 0,
-            "since": round(self.started, 3), "reason": None,
-        }  # fmt: skip
-        return {
-            "label": self.record.label,
-            "state": "stopping"
-            if self.stopping.is_set()
-            else "ready"
-            if settled
-            else "failing"
-            if wrong
-            else "starting",
-            "engines": {"requested": self.record.engines, "registered": registered},
-            "roles": [supervisor, *roles],
-            "wrong": wrong,
-        }
-
     async def scale(self, count: int) -> dict[str, Any]:
-        """Have `count` engines: new ones are started at once, the highest ids leave first."""
+        """Have `count` engines: new ones are started at once, idle ones leave first."""
         if not isinstance(count, int) or not 0 <= count <= cluster.MAX_ENGINES:
             raise BuilderError(f"{count!r} engines cannot be had: 0 to {cluster.MAX_ENGINES:,} can")
         async with self.changing:
             self.keep(count)
-            here = {number for name, number in self.members if name == "engine"}
-            for number in sorted(set(range(count)) - here):
-                self.start("engine", number)
-            leaving = [self.members["engine", number] for number in here if number >= count]
-            await asyncio.gather(*(member.stop() for member in leaving))
-            for member in leaving:
-                self.members.pop(("engine", member.number), None)
-        return self.status()
+            staying = self.numbers() - self.leaving.numbers
+            free = (number for number in range(2 * cluster.MAX_ENGINES) if number not in self.numbers())
+            for _ in range(count - len(staying)):
+                self.start("engine", next(free))
+            self.leaving.choose(len(staying) - count)
+        return self.state.now()
 
     async def restart(self, role: str) -> dict[str, Any]:
         """Stop and start again all members of a role."""
@@ -143,21 +154,25 @@ class Node:
         async with self.changing:
             members = [member for (name, _), member in self.members.items() if name == role]
             await asyncio.gather(*(member.stop() for member in members))
+            if role == "pool":
+                self.forks.refused = None
+                self.forks.left_out = {}
             for member in members:
                 self.start(role, member.number)
-        return self.status()
+        return self.state.now()
 
     def keep(self, count: int) -> None:
         changed = self.record.with_engines(count)
         record.save(self.home, changed)
         self.record = changed
+        self.forks.engines = count
         text = json.dumps(prepare.cluster_file(self.record, self.home))
         write_private(self.home.security / prepare.CLUSTER_FILE, text + "\n")
 
     async def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         match request.get("do"):
             case "status":
-                return self.status()
+                return await self.state.with_memory() if request.get("memory") else self.state.now()
             case "scale":
                 count = request["count"] if "count" in request else self.record.engines + int(request["by"])
                 return await self.scale(max(0, count) if "by" in request else count)
@@ -165,25 +180,61 @@ class Node:
                 return await self.restart(str(request.get("role")))
             case "stop":
                 self.stopping.set()
-                return self.status()
+                return self.state.now()
         raise BuilderError(f"unknown request: {request.get('do')!r}")
 
+    # -- the socket --------------------------------------------------------------------------------
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection: requests with their answers, or a role that says what it has reached."""
+        member: Member | None = None
         try:
-            reply = await self.answer(json.loads(await reader.readline()))
-        except BuilderError as error:
-            reply = {"error": error.message}
-        except (ValueError, KeyError, TypeError) as error:
-            reply = {"error": f"not a request: {error}"}
-        except OSError as error:
-            reply = {"error": f"{error.filename or self.home.path}: {error.strerror}"}
-        try:
-            writer.write(json.dumps(reply).encode() + b"\n")
-            await writer.drain()
-        except OSError:
-            pass  # who asked is gone
+            while line := await reader.readline():
+                message = json.loads(line)
+                match message.get("do"):
+                    case "attach":
+                        member = self.attach(message, writer)
+                    case "forked":
+                        self.forked(int(message["id"]), int(message["pid"]))
+                    case None if member is not None:
+                        member.hear(message)
+                    case _:
+                        writer.write(json.dumps(await self.reply(message)).encode() + b"\n")
+                        await writer.drain()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            pass  # who asked is gone, or says what nobody understands
         finally:
+            if member is not None:
+                member.detach(writer)
             writer.close()
+
+    def forked(self, number: int, pid: int) -> None:
+        member = self.members.get(("engine", number))
+        if member is None or member.pid != pid:  # else it has told us itself
+            self.forks.forked(number, pid)
+
+    def attach(self, message: dict[str, Any], writer: asyncio.StreamWriter) -> Member | None:
+        """A role has reached us. One that we do not know was started by an earlier supervisor."""
+        name, number, pid = message.pop("role"), int(message.pop("id")), int(message.pop("pid"))
+        del message["do"]
+        member = self.members.get((name, number))
+        if member is not None and member.pid is None and name == "engine":
+            self.forks.forked(number, pid)  # it was faster than the word of it
+        elif member is None or member.pid != pid:
+            processes.end(pid)  # there is another one with its number
+            return None
+        member.attach(writer, message)
+        return member
+
+    async def reply(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return await self.answer(request)
+        except BuilderError as error:
+            return {"error": error.message}
+        except (ValueError, KeyError, TypeError) as error:
+            return {"error": f"not a request: {error}"}
+        except OSError as error:
+            return {"error": f"{error.filename or self.home.path}: {error.strerror}"}
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -193,18 +244,42 @@ class Node:
         for sig in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sig, self.stopping.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the terminal may close
-        self.start("controller")
-        self.start("viewer")
-        for number in range(self.record.engines):
-            self.start("engine", number)
         self.home.socket.unlink(missing_ok=True)
-        server = await asyncio.start_unix_server(self.serve, sock=control.listen(self.home.socket))
+        server = await asyncio.start_unix_server(
+            self.serve, sock=control.listen(self.home.socket), limit=LINE_LIMIT
+        )
+        self.start_all()
+        chores = [asyncio.create_task(logs.rotate(self.home.logs, ROTATE_SECONDS))]
         await self.stopping.wait()
         async with self.changing:
             stops = [asyncio.create_task(member.stop()) for member in self.members.values()]
             await asyncio.wait(stops, timeout=STOP_SECONDS)
+        for chore in chores:
+            chore.cancel()
         server.close()
         self.home.socket.unlink(missing_ok=True)
+
+    def start_all(self) -> None:
+        """Take over what lives, start what is missing."""
+        self.forks.engines = self.record.engines
+        for name in single_roles(self.record):
+            self.start(name, life=self.lives.get((name, 0)))
+        here = sorted(number for name, number in self.lives if name == "engine")
+        for number in here:
+            self.start("engine", number, self.lives["engine", number])
+        free = (number for number in range(2 * cluster.MAX_ENGINES) if number not in here)
+        for _ in range(self.record.engines - len(here)):
+            self.start("engine", next(free))
+        self.leaving.choose(len(here) - self.record.engines)
+
+
+def single_roles(made_of: Record) -> list[str]:
+    """The roles of which a cluster has one, in the order of their start."""
+    return ["controller", *(["pool"] if made_of.fork else []), "viewer"]
+
+
+async def supervise(home: Home, made_of: Record, lives: list[Life]) -> None:
+    await Node(home, made_of, lives).live()
 
 
 def main() -> None:
@@ -219,17 +294,20 @@ def main() -> None:
     except BlockingIOError:
         sys.exit(f"a supervisor of {home.label} runs already")
     os.set_inheritable(lock.fileno(), False)
-    # A controller has a dozen connections an engine, we have two; the usual soft limit is 1,024.
+    # A controller has a dozen connections an engine, we have one; the usual soft limit is 1,024.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # What an earlier supervisor left when it was killed holds our ports.
-    sweep(home.path)
+    wanted = {*single_roles(made_of), "engine"}
+    lives = [life for life in journal.living(home.path) if life.role in wanted]
+    # What else an earlier supervisor left when it was killed holds our ports.
+    processes.sweep(home.path, spare=processes.below({life.pid for life in lives}))
     prepare.write_files(made_of, home)
-    node = Node(home, made_of)
     try:
-        asyncio.run(node.live())
+        asyncio.run(supervise(home, made_of, lives))
     finally:
-        sweep(home.path)  # kernels and terminals that outlived the viewer
+        processes.sweep(home.path)  # kernels and terminals that outlived the viewer
+        for pid in processes.below({os.getpid()}) - {os.getpid()}:
+            processes.end(pid)  # also those that threw their environment away
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from ipython_builder.record import Home, Record, write_private
 
 KERNEL = "python3"
 CLUSTER_FILE = "cluster-.json"  # where ipyparallel looks for the cluster that has no name
+POOL_FILE = "pool.json"  # as ipython_cluster.pool reads it
 LAUNCHER = "ipython-cluster"  # as ipython_cluster registers it with ipyparallel
 
 
@@ -37,6 +38,8 @@ def write_files(record: Record, home: Home) -> None:
     for name, text in cluster.connection_files(link(record, home)).items():
         write_private(home.security / name, text)
     write_private(home.security / CLUSTER_FILE, json.dumps(cluster_file(record, home)) + "\n")
+    pool = {"preload": record.preload, "timeout": record.preload_timeout}
+    write_private(home.path / POOL_FILE, json.dumps(pool) + "\n")
     config = home.jupyter / "config"
     write_private(config / "jupyter_server_config.json", json.dumps(server_config(record, home), indent=1))
     write_private(config / "labconfig" / "page_config.json", json.dumps(_PAGE))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterable, Set
 from pathlib import Path
 
 MARK = "IPYTHON_CLUSTER_HOME"
@@ -31,33 +32,82 @@ def of(home: Path) -> list[int]:
     return found
 
 
-def sweep(home: Path, grace: float = 2.0) -> int:
-    """End every process of the cluster in `home`: SIGTERM, `grace` seconds, SIGKILL; returns their number."""
-    first = of(home)
+def sweep(home: Path, grace: float = 2.0, *, spare: Set[int] = frozenset()) -> int:
+    """End every process of the cluster in `home`: SIGTERM, `grace` seconds, SIGKILL; returns their number.
+
+    Those in `spare` live on.
+    """
+    first = _but(of(home), spare)
     for pid in first:
-        _signal(pid, signal.SIGTERM)
+        end(pid, signal.SIGTERM)
     deadline = time.monotonic() + grace
     left = first
     while left and time.monotonic() < deadline:
         time.sleep(0.02)
-        left = of(home)
+        left = _but(of(home), spare)
     while left:
         for pid in left:
-            _signal(pid, signal.SIGKILL)
+            end(pid, signal.SIGKILL)
         time.sleep(0.02)
-        left = of(home)
+        left = _but(of(home), spare)
     return len(first)
+
+
+def _but(pids: list[int], spare: Set[int]) -> list[int]:
+    return [pid for pid in pids if pid not in spare]
 
 
 def alive(pid: int) -> bool:
     """Whether a process is there and not a zombie."""
+    return _stat(pid)[:1] not in ([], ["Z"])
+
+
+def began(pid: int) -> int | None:
+    """When a living process began, in clock ticks since the machine started; None for one that is gone."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields and fields[0] != "Z" else None
+
+
+def parent(pid: int) -> int | None:
+    """The parent of a process, or None where it is gone."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else None
+
+
+def below(roots: set[int]) -> set[int]:
+    """All processes that descend from these, themselves included."""
+    parents = {int(entry): parent(int(entry)) for entry in os.listdir("/proc") if entry.isdigit()}
+    found = set(roots)
+    while new := {pid for pid, above in parents.items() if above in found} - found:
+        found |= new
+    return found
+
+
+def memory(pids: Iterable[int]) -> dict[int, int]:
+    """Bytes of memory by pid, shared pages counted in parts (PSS); those that are gone are left out."""
+    found = {}
+    for pid in pids:
+        try:
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except OSError:
+            continue
+        for line in text.splitlines():
+            if line.startswith("Pss:"):
+                found[pid] = int(line.split()[1]) * 1024
+                break
+    return found
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat after the name, from the state on; empty for a process that is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (OSError, IndexError):
-        return False
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
-def _signal(pid: int, sig: signal.Signals) -> None:
+def end(pid: int, sig: signal.Signals = signal.SIGKILL) -> None:
+    """Send a signal; that a process is gone, or somebody else's, is no error."""
     try:
         os.kill(pid, sig)
     except (ProcessLookupError, PermissionError):
@@ -70,8 +120,5 @@ def _ancestors() -> set[int]:
     pid = os.getpid()
     while pid > 0:
         pids.add(pid)
-        try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except (OSError, IndexError, ValueError):
-            break
+        pid = parent(pid) or 0
     return pids

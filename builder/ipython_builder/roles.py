@@ -41,6 +41,10 @@ def _controller(record: Record, home: Home, member: int) -> list[str]:
     return [str(home.thin / "bin" / "python"), "-m", "ipython_cluster.controller"]
 
 
+def _pool(record: Record, home: Home, member: int) -> list[str]:
+    return [str(home.thin / "bin" / "python"), "-m", "ipython_cluster.pool"]
+
+
 def _engine(record: Record, home: Home, member: int) -> list[str]:
     return [str(home.thin / "bin" / "python"), "-m", "ipython_cluster.engine", str(member)]
 
@@ -48,6 +52,7 @@ def _engine(record: Record, home: Home, member: int) -> list[str]:
 ROLES = {
     "controller": Role("controller", _controller, "channel", grace=2.0),
     "viewer": Role("viewer", _viewer, "http", grace=10.0),
+    "pool": Role("pool", _pool, "channel", grace=1.0),
     "engine": Role("engine", _engine, "channel", grace=5.0),
 }
 

@@ -1,7 +1,8 @@
 """An engine: ipyparallel's own, in the notebooks' folder, that finds its controller again by itself.
 
 Start with ``python -m ipython_cluster.engine ID`` in an ``IPYTHONDIR`` whose default profile has the
-connection file. The supervisor restarts it and passes signals on, so it needs no nanny process.
+connection file, or let a pool fork it. The supervisor restarts it, and its control thread passes signals on,
+so it needs no nanny process.
 """
 
 from ipython_cluster._start import with_notebooks, without_working_folder
@@ -9,7 +10,9 @@ from ipython_cluster._start import with_notebooks, without_working_folder
 without_working_folder()
 
 import asyncio  # noqa: E402
+import gc  # noqa: E402
 import inspect  # noqa: E402
+import signal  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 
@@ -17,26 +20,54 @@ import threading  # noqa: E402
 sys.modules.setdefault("debugpy", None)  # type: ignore[arg-type]
 
 import zmq  # noqa: E402
-from ipyparallel.engine.app import IPEngine  # noqa: E402
+from ipyparallel import error  # noqa: E402
+from ipyparallel.engine import app  # noqa: E402
 
 from ipython_cluster.channel import Channel  # noqa: E402
 
 RETRY_MS = 2000  # between two attempts to register again
 
 
-class Engine(IPEngine):
-    """Registers under the id it is given, tells the supervisor, registers again when the controller died."""
+class Kernel(app.Kernel):  # type: ignore[misc]
+    """ipyparallel's kernel, that also serves what ipyparallel leaves to a nanny process: signals."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.channel = Channel()
-        self.asked_to_stop = False
+        self.control_handlers["signal_request"] = self.signal_request
+        # A shell that was made before the fork belonged to nobody.
+        self.shell.kernel = self.shell.parent = self
+
+    def signal_request(self, stream, idents, parent):
+        """Send this engine a signal; answered by the control thread, while the main one computes."""
+        number = parent["content"]["sig"]
+        try:
+            number = int(getattr(signal, number) if isinstance(number, str) else number)
+            content = {"status": "ok"}
+        except (AttributeError, ValueError):
+            content = error.wrap_exception()
+        self.session.send(stream, "signal_reply", content, parent=parent, ident=idents)
+        if content["status"] == "ok":
+            # To the main thread, whose sleep or read it shall end; and not before the reply is out.
+            main = threading.main_thread().ident
+            threading.Timer(0.02, signal.pthread_kill, (main, number)).start()
+
+
+app.Kernel = Kernel  # IPEngine has no trait for it
+
+
+class Engine(app.IPEngine):
+    """Registers under the id it is given, tells the supervisor, registers again when the controller died."""
+
+    asked_to_stop = False
+    forked = False  # whether a pool made us: then nobody named our role in the environment
 
     def _signal_stop(self, sig, frame):
         self.asked_to_stop = True
         super()._signal_stop(sig, frame)
 
     def start(self):
+        self.channel = Channel("engine", self.id) if self.forked else Channel()
+        self.channel.listen()
         try:
             super().start()
         except RuntimeError:
@@ -56,6 +87,7 @@ class Engine(IPEngine):
         self.registered()
 
     def registered(self):
+        gc.enable()
         self.channel.send(ready=True, id=self.id, uuid=self.ident)
         threading.Thread(target=self.stay_registered, name="registration", daemon=True).start()
 
@@ -101,19 +133,19 @@ class Engine(IPEngine):
                 asked = True
 
 
+ARGUMENTS = [
+    "--log-level=INFO",
+    "--IPEngine.enable_nanny=False",
+    "--IPEngine.timeout=300",
+    "--IPEngine.max_heartbeat_misses=1000000000",
+]
+
+
 def main():
-    number = sys.argv[1] if len(sys.argv) > 1 else None
-    arguments = [
-        "--log-level=INFO",
-        "--IPEngine.enable_nanny=False",
-        "--IPEngine.timeout=300",
-        "--IPEngine.max_heartbeat_misses=1000000000",
-    ]
-    if number is not None:
-        arguments.append("--IPEngine.id=" + number)
+    number = ["--IPEngine.id=" + sys.argv[1]] if len(sys.argv) > 1 else []
     if sys.version_info >= (3, 14):
         asyncio.set_event_loop(asyncio.new_event_loop())  # 3.14 no longer makes one when asked for it
-    Engine.launch_instance(arguments)
+    Engine.launch_instance(ARGUMENTS + number)
 
 
 if __name__ == "__main__":

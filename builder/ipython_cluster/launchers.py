@@ -6,7 +6,6 @@ the same way whoever asked. Registered under the name ``ipython-cluster``.
 
 import json
 import os
-import socket
 
 from ipyparallel.cluster.launcher import (
     BaseLauncher,
@@ -18,30 +17,25 @@ from ipyparallel.cluster.launcher import (
 )
 from traitlets import Integer, Unicode
 
+from ipython_cluster.channel import ADDRESS, connect
+
 
 def ask(do, **arguments):
     """One request to the supervisor of the cluster we are in, one answer.
 
     Raises NotRunning where there is none.
     """
-    path = os.environ.get("IPYTHON_NODE_SOCKET", "")
+    path = os.environ.get(ADDRESS, "")
     if not path:
         raise NotRunning("IPYTHON_NODE_SOCKET is not set: not in a cluster of ipython-builder")
-    folder = None
     try:
-        # The folder's descriptor keeps the address short enough for a socket.
-        folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
-        with socket.socket(socket.AF_UNIX) as line:
+        with connect(path) as line:
             line.settimeout(60)
-            line.connect("/proc/self/fd/{}/{}".format(folder, os.path.basename(path)))
             line.sendall(json.dumps(dict(arguments, do=do)).encode() + b"\n")
             with line.makefile("rb") as reader:
                 answer = json.loads(reader.readline())
     except (OSError, ValueError) as error:
         raise NotRunning("the cluster's supervisor does not answer: {}".format(error)) from error
-    finally:
-        if folder is not None:
-            os.close(folder)
     if "error" in answer:
         raise RuntimeError(answer["error"])
     return answer

@@ -1,0 +1,64 @@
+"""Engines that leave: the idle ones first, a busy one when its task is done or its grace time is over."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ipython_builder.member import Member
+    from ipython_builder.node import Node
+
+GRACE_SECONDS = 30.0  # in which a task may finish
+TOLD_SECONDS = 0.3  # until the controller has stopped giving tasks to who leaves, and said who is busy
+POLL = 0.1
+AT_ONCE = 64  # interpreters that end side by side; more only make all of them slower
+
+
+class Leaving:
+    """Who leaves the cluster of `node`, by number."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.numbers: set[int] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.places = asyncio.Semaphore(AT_ONCE)
+
+    def busy(self) -> set[int]:
+        """Engines with a task, as the controller says."""
+        return set(self.node.members["controller", 0].facts.get("busy", ()))
+
+    def choose(self, count: int) -> None:
+        """Let `count` engines leave: those not ready, then idle ones, then busy ones; high ids first."""
+        if count <= 0:
+            return
+        busy = self.busy()
+        staying = [
+            member
+            for (name, number), member in self.node.members.items()
+            if name == "engine" and number not in self.numbers
+        ]
+        staying.sort(key=lambda member: (member.state == "ready", member.number in busy, -member.number))
+        leaving = staying[:count]
+        self.numbers.update(member.number for member in leaving)
+        uuids = [member.facts["uuid"] for member in leaving if "uuid" in member.facts]
+        self.node.tell_controller(leaving=uuids)
+        for member in leaving:
+            task = asyncio.create_task(self.leave(member))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    async def leave(self, member: Member) -> None:
+        """Wait for the engine's task, then stop it."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + GRACE_SECONDS
+        if member.state == "ready":
+            member.wanted = False  # if it dies now, nobody misses it
+            await asyncio.sleep(TOLD_SECONDS)
+            while member.number in self.busy() and member.pid is not None and loop.time() < deadline:
+                await asyncio.sleep(POLL)
+        async with self.places:
+            await member.stop()
+        self.numbers.discard(member.number)
+        self.node.members.pop(("engine", member.number), None)
+        self.node.lost.pop(member.number, None)
