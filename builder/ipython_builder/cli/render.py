@@ -1,14 +1,24 @@
-"""Progress for a person: a spinner while a phase runs, one line with its time when it is done [rich]."""
+"""What a terminal shows: a spinner while a phase runs, one line when it is done, and what changes [rich]."""
 
 from __future__ import annotations
 
+from typing import Self
+
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
 from rich.status import Status
+from rich.text import Text
 
 from ipython_builder.events import Event
 
 _MARKS = {"done": "[green]✓[/]", "failed": "[red]✗[/]", "warning": "[yellow]![/]", "log": " "}
+# What stands out in a state: at the start of a line, of a role, or of a number of engines.
+_COLOURS = {
+    r"(?<=: )ready\b|(?<=  )ready\b|\d ready\b": "green",
+    r"\bfailing\b|^  wrong\b.*|\b[1-9][\d,]* failed\b": "red",
+    r"\b(starting|waiting|leaving)\b": "yellow",
+}
 
 
 class RichSink:
@@ -44,3 +54,29 @@ class RichSink:
             self.status.start()
         else:
             self.status.update(text)
+
+
+class Screen:
+    """Lines that are shown in the place of those before; the last ones stay when it is left."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False)
+        self.live = Live(console=self.console, auto_refresh=False, vertical_overflow="crop")
+
+    @property
+    def height(self) -> int:
+        """How many lines can be shown; people change the size of their windows."""
+        return max(self.console.height - 1, 1)
+
+    def show(self, lines: list[str]) -> None:
+        text = Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
+        for words, style in _COLOURS.items():
+            text.highlight_regex(words, style)
+        self.live.update(text, refresh=True)
+
+    def __enter__(self) -> Self:
+        self.live.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.live.stop()

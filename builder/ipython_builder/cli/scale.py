@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ipython_builder.cli.common import Context, platform, verb
+from ipython_builder.cli.common import Context, counted, platform, verb
 
 
 # A negative number is an argument here and not an option, so that it is answered by what is wrong with it.
@@ -23,4 +23,4 @@ def command(context: Context, label: str, n: int) -> None:
     if context.json:
         context.print_json(state)
     else:
-        context.print(f"{label}: {state['engines']['registered']} engines")
+        context.print(f"{label}: {counted(state['engines']['registered'], 'engine')}")

@@ -1,59 +1,76 @@
-"""`status`: the roles and engines of a cluster."""
+"""`status`: the roles and engines of a cluster, once or again and again."""
 
 from __future__ import annotations
 
+import json
+import sys
 import time
-from typing import Any
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ipython_builder.cli import overview
 from ipython_builder.cli.common import Context, label_argument, platform, verb, which
+from ipython_builder.errors import UsageError
+
+if TYPE_CHECKING:
+    from ipython_builder.platforms.base import Platform
+
+SECONDS = 1.0  # between two looks
+EPILOG = """\b
+Examples:
+  ipython-builder status
+  ipython-builder status thesis --watch
+  ipython-builder status thesis --watch --json | jq --unbuffered .engines.busy
+"""
 
 
-@click.command("status", short_help="Show the roles and engines of a cluster")
+@click.command("status", epilog=EPILOG, short_help="Show the roles and engines of a cluster")
 @label_argument
+@click.option("-w", "--watch", is_flag=True, help="Look again every second, until Ctrl-C.")
 @verb
-def command(context: Context, label: str | None) -> int:
-    """Show what of the cluster LABEL lives, and what is wrong with it.
+def command(context: Context, label: str | None, watch: bool) -> int:
+    """Show what of the cluster LABEL lives, what it does, its memory, and what is wrong with it.
 
-    Exits with 0 when it is ready, else with 1.
+    Exits with 0 when it is ready, else with 1. With --watch it goes on until Ctrl-C, or until the cluster is
+    removed; where that is not shown on a terminal, or with --json, every look is one JSON object in one line.
     """
     local = platform(context)
-    state = local.status(which(local, label))
+    label = which(local, label)
+    if watch:
+        _watch(context, local, label)
+        return 0
+    state = local.status(label, memory=True)
     if context.json:
         context.print_json(state)
     else:
-        context.print(render(state))
+        height = get_terminal_size().lines - 1 if sys.stdout.isatty() else 40
+        context.print("\n".join(overview.lines(state, time.time(), height)))
     return 0 if state["state"] == "ready" else 1
 
 
-def render(state: dict[str, Any]) -> str:
-    """The state for a person; engines that are well are one line."""
-    engines = state["engines"]
-    counted = f"{engines['registered']} of {engines['requested']} engines registered"
-    lines = [f"{state['label']}: {state['state']}, {counted}"]
-    lines += [f"  {name:<10} {state[name]}" for name in ("url", "source", "notebooks") if state.get(name)]
-    well = [role for role in state["roles"] if role["role"] == "engine" and role["state"] == "ready"]
-    for role in state["roles"]:
-        if role in well and not role["restarts"]:
-            continue
-        name = role["role"] if role["role"] != "engine" else f"engine {role['id']}"
-        again = f", restarted {role['restarts']}× ({role['reason']})" if role["restarts"] else ""
-        age = time.time() - role["since"]
-        lines.append(f"  {name:<10} {role['state']} for {_age(age)}, pid {role['pid'] or '-'}{again}")
-    quiet = [role for role in well if not role["restarts"]]
-    if quiet:
-        lines.append(f"  engines    {len(quiet)} ready, never restarted")
-    lines += [f"  wrong      {what}" for what in state["wrong"]]
-    if state["state"] in ("stopped", "unsupervised", "incomplete"):
-        lines.append(
-            f"  next       ipython-builder up --label {state['label']} {state.get('source', 'SOURCE')}"
-        )
-    return "\n".join(lines)
+def _watch(context: Context, local: Platform, label: str) -> None:
+    """Show the state until the cluster is removed."""
+    state: dict[str, Any] | None = local.status(label, memory=True)
+    if context.json or not sys.stdout.isatty():
+        while state is not None:
+            context.print(json.dumps(state, ensure_ascii=False, default=str))
+            state = _next(local, label)
+    else:
+        from ipython_builder.cli.render import Screen
+
+        with Screen() as screen:
+            while state is not None:
+                screen.show(overview.lines(state, time.time(), screen.height))
+                state = _next(local, label)
+    context.reporter.log(f"{label} has been removed")
 
 
-def _age(seconds: float) -> str:
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"
+def _next(local: Platform, label: str) -> dict[str, Any] | None:
+    """The state a while later; None if there is no such cluster any more."""
+    time.sleep(SECONDS)
+    try:
+        return local.status(label, memory=True)
+    except UsageError:
+        return None

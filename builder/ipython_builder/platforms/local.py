@@ -79,7 +79,9 @@ class Local:
         home = self._home(label)
         made = record.load(home)
         try:
-            state = control.ask(home.socket, "status", timeout=5, memory=memory)
+            state = control.ask(home.socket, "status", timeout=5)
+            if memory:  # a thousand engines take their time; that it lives is known by now
+                state = control.ask(home.socket, "status", memory=True)
         except Transient as error:
             state = _silent(label, made, "unresponsive", [error.message])
         except NoSupervisor:
