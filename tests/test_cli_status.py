@@ -188,7 +188,9 @@ class Supervisor:
 
 @pytest.fixture
 def supervisor(home: Home) -> Iterator[Supervisor]:
-    made = Supervisor(home.clusters / "main" / "node.sock", status(2, state="starting"), status(3))
+    made = Supervisor(
+        home.clusters / "main" / "node.sock", status(2, state="starting"), status(3, wrong=["why"])
+    )
     yield made
     made.stop()
     shutil.rmtree(home.clusters / "main", ignore_errors=True)
@@ -253,5 +255,7 @@ def test_watching_on_a_terminal(cli: Cli, supervisor: Supervisor) -> None:
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode())
     assert "main: starting, 2 of 2 engines registered" in shown
     assert "{" not in shown
+    assert b"\x1b[31m  wrong      why\x1b[0m" in said
+    assert b"controller \x1b[32mready" in said
     assert shown.rstrip().endswith("interrupted")
     assert said.count(b"\x1b[?25l") == said.count(b"\x1b[?25h"), "the cursor is there again"

@@ -13,10 +13,10 @@ from rich.text import Text
 from ipython_builder.events import Event
 
 _MARKS = {"done": "[green]✓[/]", "failed": "[red]✗[/]", "warning": "[yellow]![/]", "log": " "}
-# What stands out in a state: at the start of a line, of a role, or of a number of engines.
+# What stands out in a state: of the cluster, of a role behind its name, or of a number of engines.
 _COLOURS = {
-    r"(?<=: )ready\b|(?<=  )ready\b|\d ready\b": "green",
-    r"\bfailing\b|^  wrong\b.*|\b[1-9][\d,]* failed\b": "red",
+    r"(?<=: )ready\b|(?m:(?<=^  .{10} )ready)\b|\d ready\b": "green",
+    r"\bfailing\b|(?m:^)  wrong .*|\b[1-9][\d,]* failed\b": "red",
     r"\b(starting|waiting|leaving)\b": "yellow",
 }
 
