@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from ipython_builder import logs, member
+from ipython_builder import logs
 from ipython_builder.errors import UsageError
 
 
@@ -92,17 +94,16 @@ def test_following_one_log_names_it_because_others_may_join(folder: Path) -> Non
     assert next(said) == "engine-0: engine-0 two"
 
 
-def test_following_a_log_that_is_put_aside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_following_a_log_that_is_put_aside(folder: Path) -> None:
     path = folder / "viewer.log"
     said = logs.lines(folder, "viewer", follow=True, last=1)
     assert next(said) == "viewer: viewer two"
-    monkeypatch.setattr(member, "LOG_LIMIT", 10)
-    descriptor = member.open_log(path)  # as the supervisor does at the next start
-    # Longer than what was there: its size alone would not tell that it is another file.
-    os.write(descriptor, b"the first line of a new log, which is longer than the old one was\nsecond\n")
+    descriptor = logs.open_log(path)  # as the role has it, all the time
+    logs.put_aside(path)
+    os.write(descriptor, b"first\nsecond\n")
     os.close(descriptor)
     assert path.with_suffix(".log.1").read_text() == "viewer one\nviewer two\n"
-    assert next(said).startswith("viewer: the first line of a new log")
+    assert next(said) == "viewer: first"
     assert next(said) == "viewer: second"
 
 
@@ -125,7 +126,7 @@ def test_following_ends_with_the_cluster(folder: Path) -> None:
 
 
 def test_a_log_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
-    descriptor = member.open_log(tmp_path / "no" / "such" / "folder.log")
+    descriptor = logs.open_log(tmp_path / "no" / "such" / "folder.log")
     assert os.write(descriptor, b"into nothing\n") == 13
     os.close(descriptor)
 
@@ -133,8 +134,27 @@ def test_a_log_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
 def test_a_log_is_the_owners_alone_and_is_appended_to(tmp_path: Path) -> None:
     path = tmp_path / "viewer.log"
     for text in (b"one\n", b"two\n"):
-        descriptor = member.open_log(path)
+        descriptor = logs.open_log(path)
         os.write(descriptor, text)
         os.close(descriptor)
     assert path.read_text() == "one\ntwo\n"
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_large_log_is_put_aside_while_somebody_writes_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "LIMIT", 10)
+    path = tmp_path / "engine-0.log"
+    writer = logs.open_log(path)
+    os.write(writer, b"x" * 11)
+
+    async def look() -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(logs.rotate(tmp_path, 0.01), 0.5)
+
+    asyncio.run(look())
+    os.write(writer, b"more")
+    os.close(writer)
+    assert path.read_text() == "more"
+    assert path.with_suffix(".log.1").read_text() == "x" * 11

@@ -133,3 +133,8 @@ class Phase:
         """Set the line that stands when the phase has ended, and not well, though nothing is raised."""
         self.done_message = message
         self.kind = "failed"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 engine``, ``1,000 engines``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -64,6 +64,13 @@ class Forks:
                 threads = max(1, len(os.sched_getaffinity(0)) // max(1, self.engines))
                 self.pool.tell(fork=new, logs=self.logs, threads=threads)
 
+    def renew(self) -> None:
+        """Begin anew, without a pool as yet: what an earlier one could not do, the next one may."""
+        self.pool = None
+        self.left_out = {}
+        self.refused = None
+        self.told.clear()
+
     def changed(self, pool: Member) -> None:
         """The pool said something or changed its state."""
         if pool.facts.get("left_out"):

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ipython_builder.member import Member
-    from ipython_builder.node import Node
+from ipython_builder.member import Member
 
 GRACE_SECONDS = 30.0  # in which a task may finish
 TOLD_SECONDS = 0.3  # until the controller has stopped giving tasks to who leaves, and said who is busy
@@ -16,17 +13,17 @@ AT_ONCE = 64  # interpreters that end side by side; more only make all of them s
 
 
 class Leaving:
-    """Who leaves the cluster of `node`, by number."""
+    """Who of a supervisor's `members` leaves, by number; it takes them off its list when they are gone."""
 
-    def __init__(self, node: Node) -> None:
-        self.node = node
+    def __init__(self, members: dict[tuple[str, int], Member]) -> None:
+        self.members = members
         self.numbers: set[int] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.places = asyncio.Semaphore(AT_ONCE)
 
     def busy(self) -> set[int]:
         """Engines with a task, as the controller says."""
-        return set(self.node.members["controller", 0].facts.get("busy", ()))
+        return set(self.members["controller", 0].facts.get("busy", ()))
 
     def choose(self, count: int) -> None:
         """Let `count` engines leave: those not ready, then idle ones, then busy ones; high ids first."""
@@ -35,14 +32,14 @@ class Leaving:
         busy = self.busy()
         staying = [
             member
-            for (name, number), member in self.node.members.items()
+            for (name, number), member in self.members.items()
             if name == "engine" and number not in self.numbers
         ]
         staying.sort(key=lambda member: (member.state == "ready", member.number in busy, -member.number))
         leaving = staying[:count]
         self.numbers.update(member.number for member in leaving)
         uuids = [member.facts["uuid"] for member in leaving if "uuid" in member.facts]
-        self.node.tell_controller(leaving=uuids)
+        self.members["controller", 0].tell(leaving=uuids)
         for member in leaving:
             task = asyncio.create_task(self.leave(member))
             self.tasks.add(task)
@@ -60,5 +57,4 @@ class Leaving:
         async with self.places:
             await member.stop()
         self.numbers.discard(member.number)
-        self.node.members.pop(("engine", member.number), None)
-        self.node.lost.pop(member.number, None)
+        self.members.pop(("engine", member.number), None)

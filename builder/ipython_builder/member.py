@@ -6,13 +6,16 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from ipython_builder import processes
 from ipython_builder.children import Children
 from ipython_builder.commands import kill_group
+from ipython_builder.logs import open_log
 from ipython_builder.roles import Role
 
 # Seconds before the next start, by how many starts failed in a row; what held for STEADY starts at once.
@@ -57,6 +60,7 @@ class Member:
         self.since = time.time()
         self.facts: dict[str, Any] = {}
         self.pid: int | None = None
+        self.began: int | None = None
         self.wanted = True
         self.line: asyncio.StreamWriter | None = None
         self.task = asyncio.create_task(self.live())
@@ -94,6 +98,7 @@ class Member:
         self.facts = {}
         self.pid, self.living = self.living or await self.launch(self), None
         pid = self.pid
+        self.began = processes.began(pid)
         self.become("ready" if self.facts.get("ready") else "starting")
         try:
             return await self.children.end(pid)
@@ -145,6 +150,20 @@ class Member:
         if not done:
             kill_group(pid)
             await self.task
+
+
+def spawn(argv: list[str], environ: dict[str, str], cwd: str, log: Path) -> int:
+    """Start a process in a session of its own, so that its children are stopped with it; returns its pid."""
+    output = open_log(log)
+    try:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environ, cwd=cwd,
+            start_new_session=True,
+        )  # fmt: skip
+    finally:
+        os.close(output)
+    process.returncode = 0  # its end is heard elsewhere
+    return process.pid
 
 
 def _ended(code: int | None) -> str:

@@ -14,7 +14,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from ipython_builder.errors import BuilderError
 from ipython_builder.forks import Forks
 from ipython_builder.journal import Life
 from ipython_builder.leaving import Leaving
-from ipython_builder.member import Member
+from ipython_builder.member import Member, spawn
 from ipython_builder.record import Home, Record, write_private
 from ipython_builder.roles import ROLES, environ
 from ipython_builder.state import State
@@ -48,12 +47,12 @@ class Node:
         self.children = Children()
         self.members: dict[tuple[str, int], Member] = {}
         self.forks = Forks(str(home.logs))
-        self.leaving = Leaving(self)
-        self.engines: dict[str, str] = {}  # id -> uuid, as the controller's hub has them
+        self.leaving = Leaving(self.members)
         self.lost: dict[int, str] = {}  # engine number -> uuid of its last life
         self.stopping = asyncio.Event()
         self.changing = asyncio.Lock()
-        self.state = State(self)
+        self.state = State(made_of.label, self.members, self.forks, self.leaving)
+        self.keep(made_of)
         self.writing: asyncio.TimerHandle | None = None
         self.lives = {(life.role, life.number): life for life in lives}
 
@@ -75,46 +74,31 @@ class Node:
         return await self.forks.fork(member.number) or await self.spawn(member)
 
     async def spawn(self, member: Member) -> int:
-        """Start a process, in a session of its own, so that its children are stopped with it."""
+        """Start a process the ordinary way."""
         said = {ROLE: f"{member.role.name} {member.number}"}
         if member.role.name == "pool":
             said[LEFT_OUT] = json.dumps(self.forks.left_out)
-        log = logs.open_log(self.home.logs / f"{member.name}.log")
-        try:
-            process = subprocess.Popen(
-                member.role.argv(self.record, self.home, member.number),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self.environ | said,
-                cwd=self.record.notebooks,
-                start_new_session=True,
-            )
-        finally:
-            os.close(log)
-        process.returncode = 0  # its end is heard elsewhere
-        return process.pid
+        argv = member.role.argv(self.record, self.home, member.number)
+        log = self.home.logs / f"{member.name}.log"
+        return spawn(argv, self.environ | said, self.record.notebooks, log)
 
     def changed(self, member: Member) -> None:
         """A member said something or changed its state."""
-        if member.role.name == "controller":
-            self.engines = member.facts.get("engines", {}) if member.state == "ready" else {}
-        elif member.role.name == "pool":
+        if member.role.name == "pool":
             self.forks.changed(member)
         elif member.role.name == "engine":
             if "uuid" in member.facts and member.pid is not None:
                 self.lost[member.number] = member.facts["uuid"]
             elif member.number in self.lost and member.pid is None:
                 # The hub would notice after thirty seconds without a heartbeat; we know it now.
-                self.tell_controller(lost=self.lost.pop(member.number))
+                self.members["controller", 0].tell(lost=self.lost.pop(member.number))
         elif member.role.ready == "http" and member.state == "starting" and not member.facts.get("probed"):
             member.facts["probed"] = True
             self.probe = asyncio.create_task(probe.until_answering(member, self.record, self.home))
         if self.writing is None:
-            self.writing = asyncio.get_running_loop().call_later(0.1, self.write)
-
-    def tell_controller(self, **message: Any) -> None:
-        self.members["controller", 0].tell(**message)
+            # Soon; and seldom enough that ten thousand engines leave time for other things.
+            delay = 0.05 + len(self.members) / 2000
+            self.writing = asyncio.get_running_loop().call_later(delay, self.write)
 
     def numbers(self) -> set[int]:
         """Of all engines, also of those that are leaving."""
@@ -126,9 +110,9 @@ class Node:
         journal.write(
             self.home.path,
             [
-                Life(name, number, member.pid, began, member.restarts)
+                Life(name, number, member.pid, member.began, member.restarts)
                 for (name, number), member in self.members.items()
-                if member.pid is not None and (began := processes.began(member.pid)) is not None
+                if member.pid is not None and member.began is not None
             ],
         )
 
@@ -139,13 +123,19 @@ class Node:
         if not isinstance(count, int) or not 0 <= count <= cluster.MAX_ENGINES:
             raise BuilderError(f"{count!r} engines cannot be had: 0 to {cluster.MAX_ENGINES:,} can")
         async with self.changing:
-            self.keep(count)
+            # What `up` has just written counts, where it did not have to restart us.
+            changed = (record.load(self.home) or self.record).with_engines(count)
+            record.save(self.home, changed)
+            before = self.record
+            self.keep(changed)
+            if changed.pool() != before.pool():
+                await self.renew_pool()
             staying = self.numbers() - self.leaving.numbers
             free = (number for number in range(2 * cluster.MAX_ENGINES) if number not in self.numbers())
             for _ in range(count - len(staying)):
                 self.start("engine", next(free))
             self.leaving.choose(len(staying) - count)
-        return self.state.now()
+        return self.state.brief()
 
     async def restart(self, role: str) -> dict[str, Any]:
         """Stop and start again all members of a role."""
@@ -155,24 +145,34 @@ class Node:
             members = [member for (name, _), member in self.members.items() if name == role]
             await asyncio.gather(*(member.stop() for member in members))
             if role == "pool":
-                self.forks.refused = None
-                self.forks.left_out = {}
+                self.forks.renew()
             for member in members:
                 self.start(role, member.number)
         return self.state.now()
 
-    def keep(self, count: int) -> None:
-        changed = self.record.with_engines(count)
-        record.save(self.home, changed)
+    async def renew_pool(self) -> None:
+        """Have the pool that the record wants now; engines that run stay as they are."""
+        prepare.write_pool(self.record, self.home)
+        old = self.members.pop(("pool", 0), None)
+        if old is not None:
+            await old.stop()
+        self.forks.renew()
+        if self.record.fork:
+            self.start("pool")
+
+    def keep(self, changed: Record) -> None:
+        """What the cluster shall be from now on, told to all that count engines."""
         self.record = changed
-        self.forks.engines = count
+        self.forks.engines = self.state.requested = changed.engines
         text = json.dumps(prepare.cluster_file(self.record, self.home))
         write_private(self.home.security / prepare.CLUSTER_FILE, text + "\n")
 
     async def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         match request.get("do"):
             case "status":
-                return await self.state.with_memory() if request.get("memory") else self.state.now()
+                if request.get("memory"):
+                    await self.state.look()
+                return self.state.brief() if request.get("brief") else self.state.now()
             case "scale":
                 count = request["count"] if "count" in request else self.record.engines + int(request["by"])
                 return await self.scale(max(0, count) if "by" in request else count)
@@ -180,7 +180,7 @@ class Node:
                 return await self.restart(str(request.get("role")))
             case "stop":
                 self.stopping.set()
-                return self.state.now()
+                return self.state.brief()
         raise BuilderError(f"unknown request: {request.get('do')!r}")
 
     # -- the socket --------------------------------------------------------------------------------
@@ -251,6 +251,7 @@ class Node:
         self.start_all()
         chores = [asyncio.create_task(logs.rotate(self.home.logs, ROTATE_SECONDS))]
         await self.stopping.wait()
+        self.state.stopping = True
         async with self.changing:
             stops = [asyncio.create_task(member.stop()) for member in self.members.values()]
             await asyncio.wait(stops, timeout=STOP_SECONDS)
@@ -261,7 +262,6 @@ class Node:
 
     def start_all(self) -> None:
         """Take over what lives, start what is missing."""
-        self.forks.engines = self.record.engines
         for name in single_roles(self.record):
             self.start(name, life=self.lives.get((name, 0)))
         here = sorted(number for name, number in self.lives if name == "engine")

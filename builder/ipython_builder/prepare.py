@@ -38,8 +38,7 @@ def write_files(record: Record, home: Home) -> None:
     for name, text in cluster.connection_files(link(record, home)).items():
         write_private(home.security / name, text)
     write_private(home.security / CLUSTER_FILE, json.dumps(cluster_file(record, home)) + "\n")
-    pool = {"preload": record.preload, "timeout": record.preload_timeout}
-    write_private(home.path / POOL_FILE, json.dumps(pool) + "\n")
+    write_pool(record, home)
     config = home.jupyter / "config"
     write_private(config / "jupyter_server_config.json", json.dumps(server_config(record, home), indent=1))
     write_private(config / "labconfig" / "page_config.json", json.dumps(_PAGE))
@@ -50,6 +49,13 @@ def write_files(record: Record, home: Home) -> None:
     )
     for folder in (home.logs, home.jupyter / "runtime"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def write_pool(record: Record, home: Home) -> None:
+    """Write what the engine pool reads at its start."""
+    preload, timeout, _ = record.pool()
+    text = json.dumps({"preload": preload, "timeout": timeout})
+    write_private(home.path / POOL_FILE, text + "\n")
 
 
 def server_config(record: Record, home: Home) -> dict[str, Any]:

@@ -125,6 +125,10 @@ class Record:
         """
         return replace(self, engines=0, preload=(), preload_timeout=0.0, fork=True, fork_asked=None)
 
+    def pool(self) -> tuple[tuple[str, ...], float, bool]:
+        """What engines have imported beforehand, the seconds for one module, and whether they are forked."""
+        return self.preload, self.preload_timeout, self.fork
+
 
 def save(home: Home, record: Record) -> None:
     """Write the record whole or not at all."""

@@ -5,22 +5,28 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ipython_builder import processes
+from ipython_builder.forks import Forks
+from ipython_builder.leaving import Leaving
 from ipython_builder.member import FAILING, Member
-
-if TYPE_CHECKING:
-    from ipython_builder.node import Node
 
 LOOK_AGAIN = 10  # times as long as looking took: a thousand engines take seconds
 
 
 class State:
-    """The state of `node` as one JSON object."""
+    """The state of a supervisor's members as one JSON object."""
 
-    def __init__(self, node: Node) -> None:
-        self.node = node
+    def __init__(
+        self, label: str, members: dict[tuple[str, int], Member], forks: Forks, leaving: Leaving
+    ) -> None:
+        self.label = label
+        self.members = members
+        self.forks = forks
+        self.leaving = leaving
+        self.requested = 0
+        self.stopping = False
         self.started = time.time()
         self.looked = 0.0
         self.took = 0.0
@@ -28,44 +34,60 @@ class State:
 
     def now(self) -> dict[str, Any]:
         """The `status` object; memory is as it was when somebody last looked, null if never."""
-        node = self.node
-        roles = [self.supervisor(), *(self.role(member) for _, member in sorted(node.members.items()))]
-        requested, registered = node.record.engines, len(node.engines)
+        members = [self.role(member) for _, member in sorted(self.members.items())]
+        return self._of([self.supervisor(), *members])
+
+    def brief(self) -> dict[str, Any]:
+        """The same for who waits: of the engines it names only those that fail."""
+        well = {"engine": "ready"}  # a thousand times the same
+        roles = [
+            self.role(member)
+            for _, member in sorted(self.members.items())
+            if well.get(member.role.name) != member.state
+        ]
+        few = [role for role in roles if role["role"] != "engine" or role["state"] == "failing"]
+        return self._of([self.supervisor(), *roles]) | {"roles": few}
+
+    def _of(self, roles: list[dict[str, Any]]) -> dict[str, Any]:
         wrong = [
             {"what": f"{role['role']} {role['id']}: {role['reason']}, restarted {role['restarts']} times",
              "since": role["since"]}
             for role in roles
             if role["state"] == "failing"
         ]  # fmt: skip
-        controller = node.members["controller", 0].facts
+        controller = self.members["controller", 0]
+        said = controller.facts if controller.state == "ready" else {}
+        registered = len(said.get("engines", ()))
         settled = all(role["state"] == "ready" for role in roles if role["state"] != "off")
-        if node.stopping.is_set():
+        if self.stopping:
             state = "stopping"
-        elif settled and registered == requested:
+        elif settled and registered == self.requested:
             state = "ready"
         else:
             state = "failing" if wrong else "starting"
-        engines = {"requested": requested, "registered": registered, "busy": len(controller.get("busy", ()))}
         return {
-            "label": node.record.label,
+            "label": self.label,
             "state": state,
-            "engines": engines,
-            "tasks": controller.get("tasks", {}),
+            "engines": {
+                "requested": self.requested,
+                "registered": registered,
+                "busy": len(said.get("busy", ())),
+            },
+            "tasks": said.get("tasks", {}),
             "memory": sum(self.memory.values()) or None,
             "roles": roles,
-            "pool": {"left_out": node.forks.left_out, "refused": node.forks.refused},
+            "pool": {"left_out": self.forks.left_out, "refused": self.forks.refused},
             "wrong": wrong,
         }
 
-    async def with_memory(self) -> dict[str, Any]:
-        """The same, with memory as it is; looked at anew not more often than looking is worth."""
+    async def look(self) -> None:
+        """Look how much memory there is in use; not more often than looking is worth."""
         now = time.monotonic()
         if now - self.looked > LOOK_AGAIN * self.took:
-            pids = {member.pid for member in self.node.members.values() if member.pid is not None}
+            pids = {member.pid for member in self.members.values() if member.pid is not None}
             self.memory = await asyncio.to_thread(processes.memory, pids | {os.getpid()})
             self.looked = time.monotonic()
             self.took = self.looked - now
-        return self.now()
 
     def supervisor(self) -> dict[str, Any]:
         return {
@@ -75,11 +97,11 @@ class State:
 
     def role(self, member: Member) -> dict[str, Any]:
         state = member.state
-        if member.role.name == "pool" and self.node.forks.refused:
+        if member.role.name == "pool" and self.forks.refused:
             state = "off"
         elif member.failures >= FAILING and state != "ready":
             state = "failing"  # what has come up again is well, however often it fell before
-        elif member.role.name == "engine" and member.number in self.node.leaving.numbers:
+        elif member.role.name == "engine" and member.number in self.leaving.numbers:
             state = "leaving"
         return {
             "role": member.role.name,
@@ -88,6 +110,6 @@ class State:
             "state": state,
             "restarts": member.restarts,
             "since": round(member.since, 3),
-            "reason": self.node.forks.refused if state == "off" else member.reason,
+            "reason": self.forks.refused if state == "off" else member.reason,
             "memory": self.memory.get(member.pid or 0),
         }

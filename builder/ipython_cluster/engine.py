@@ -137,7 +137,7 @@ ARGUMENTS = [
     "--log-level=INFO",
     "--IPEngine.enable_nanny=False",
     "--IPEngine.timeout=300",
-    "--IPEngine.max_heartbeat_misses=1000000000",
+    "--IPEngine.max_heartbeat_misses=0",  # the line to the hub is watched otherwise
 ]
 
 

@@ -32,6 +32,10 @@ NUMERICAL = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS",
 )  # fmt: skip
+# What an engine imports only when it starts.
+LATE = (
+    "ipykernel.debugger", "tornado.gen", "tornado.locks", "tornado.platform.asyncio", "tornado.queues",
+)  # fmt: skip
 # Devices that every process may have open.
 HARMLESS = tuple(
     "/dev/" + name for name in ("null", "zero", "full", "random", "urandom", "tty", "pts/", "shm/", "console")
@@ -169,6 +173,9 @@ class Pool:
             parent=app, profile_dir=app.profile_dir, user_ns=app.user_ns, compiler_class=XCachingCompiler
         )
         app.user_ns = shell.user_ns
+        shell.run_line_magic("load_ext", "storemagic")  # as every engine would
+        for name in LATE:
+            importlib.import_module(name)
         app.forked = True
         self.app = app
         return left_behind(descriptors())

@@ -149,11 +149,6 @@ def which(local: Local, label: str | None) -> str:
     raise UsageError(f"which of {len(labels)} clusters?", f"name one: {', '.join(labels)}")
 
 
-def counted(number: int, noun: str) -> str:
-    """``1 engine``, ``1,000 engines``."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
 def _complete_label(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     context = Context(settings_module.load(), Reporter(), False)
     return [label for label in platform(context).labels() if label.startswith(incomplete)]

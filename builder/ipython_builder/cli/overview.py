@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ipython_builder.cli.common import counted
+from ipython_builder.events import counted
 
 # The order in which the states of engines are counted.
 _STATES = ("ready", "starting", "leaving", "waiting", "stopped", "failing")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ipython_builder.cli.common import Context, counted, platform, verb
+from ipython_builder.cli.common import Context, platform, verb
+from ipython_builder.events import counted
 
 
 # A negative number is an argument here and not an option, so that it is answered by what is wrong with it.

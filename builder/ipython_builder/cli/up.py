@@ -10,6 +10,7 @@ import click
 
 from ipython_builder.cli.common import Context, install_options, platform, source_options, verb
 from ipython_builder.errors import UsageError
+from ipython_builder.events import counted
 
 EPILOG = """\b
 Examples:
@@ -102,10 +103,11 @@ def command(
         context.print_json(result)
         return
     label = result["label"]
+    engines = counted(result["engines"]["registered"], "engine")
     context.print(f"""
   notebook   {result["url"]}
   password   {result["password"]}
-  cluster    {label}: {result["engines"]["registered"]} engines, Python {result["environment"]["python"]}
+  cluster    {label}: {engines}, Python {result["environment"]["python"]}
   notebooks  {result["notebooks"]}
 
 In a notebook:  import ipyparallel as ipp; ipp.Client().ids

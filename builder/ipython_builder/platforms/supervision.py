@@ -14,7 +14,7 @@ from typing import Any
 from ipython_builder import control, logs, processes
 from ipython_builder.control import NoSupervisor
 from ipython_builder.errors import BuilderError, Transient
-from ipython_builder.events import Reporter
+from ipython_builder.events import Reporter, counted
 from ipython_builder.record import Home, Record
 
 START_SECONDS = 120.0  # for a cold disk and a slow machine; an engine more may take another second
@@ -31,7 +31,7 @@ def start(home: Home, made: Record, reporter: Reporter) -> dict[str, Any]:
     Raises:
         BuilderError: a role does not start; all of it is stopped again, the logs stay.
     """
-    with reporter.phase("start", f"starting the notebook and {made.engines} engines") as phase:
+    with reporter.phase("start", f"starting the notebook and {counted(made.engines, 'engine')}") as phase:
         process = None
         if alive(home):
             control.ask(home.socket, "scale", count=made.engines)
@@ -42,12 +42,12 @@ def start(home: Home, made: Record, reporter: Reporter) -> dict[str, Any]:
         try:
             while time.monotonic() < deadline:
                 try:
-                    state = control.ask(home.socket, "status")
+                    state = control.ask(home.socket, "status", brief=True)
                 except NoSupervisor:
                     if process is not None and process.poll() is not None:
                         break
                 if state["state"] == "ready":
-                    phase.done(f"notebook and {made.engines} engines are ready")
+                    phase.done(f"notebook and {counted(made.engines, 'engine')} are ready")
                     return state
                 if state["wrong"]:
                     break
@@ -67,27 +67,27 @@ def wait_for_engines(home: Home, count: int, reporter: Reporter) -> dict[str, An
         NoSupervisor: nobody is there to ask.
         BuilderError: they do not come.
     """
-    with reporter.phase("scale", f"scaling to {count} engines") as phase:
+    with reporter.phase("scale", f"scaling to {counted(count, 'engine')}") as phase:
         state = control.ask(home.socket, "scale", count=count)
         deadline = time.monotonic() + START_SECONDS + count
         while state["engines"]["registered"] != count and not state["wrong"] and time.monotonic() < deadline:
             phase.progress(progress(state))
             time.sleep(POLL)
-            state = control.ask(home.socket, "status")
+            state = control.ask(home.socket, "status", brief=True)
         if state["engines"]["registered"] != count:
             why = "; ".join(state["wrong"]) or "too slow"
             raise BuilderError(
                 f"{state['engines']['registered']} of {count} engines came: {why}",
                 f"ipython-builder logs {home.label} engine",
             )
-        phase.done(f"{count} engines")
+        phase.done(counted(count, "engine"))
     return state
 
 
 def alive(home: Home) -> bool:
     """Whether a supervisor answers."""
     try:
-        control.ask(home.socket, "status")
+        control.ask(home.socket, "status", brief=True)
     except NoSupervisor:
         return False
     return True
