@@ -50,12 +50,7 @@ def left_behind(before):
             break
         time.sleep(0.01)
     found = ["{} thread{}".format(threads, "s" if threads > 1 else "")] if threads else []
-    try:
-        with open("/proc/self/task/{}/children".format(os.getpid())) as file:
-            children = file.read().split()
-    except OSError:
-        children = []  # a kernel without that file
-    if children:
+    if children():
         found.append("a child process")
     for descriptor, target in descriptors().items():
         if before.get(descriptor) == target:
@@ -67,6 +62,15 @@ def left_behind(before):
         elif target.startswith("/dev/") and not target.startswith(HARMLESS):
             found.append("the open device " + target)
     return ", ".join(found)
+
+
+def children():
+    """The pids of our child processes."""
+    try:
+        with open("/proc/self/task/{}/children".format(os.getpid())) as file:
+            return [int(pid) for pid in file.read().split()]
+    except OSError:
+        return []  # a kernel without that file
 
 
 def descriptors():
@@ -147,6 +151,9 @@ class Pool:
     def start_over(self, name, why):
         self.left_out[name] = why
         self.log("starting over without {}: {}".format(name, why))
+        for pid in children():  # they would be ours again
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
         for variable, value in self.chosen.items():
             if value is None:
                 os.environ.pop(variable, None)

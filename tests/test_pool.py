@@ -1,0 +1,215 @@
+"""The engine pool, and what a cluster does when its parts are killed: real clusters, real kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipython_builder import processes
+from tests.conftest import Cli, Home
+from tests.workbench import console, notebook, pid_of, until
+
+pytestmark = pytest.mark.slow
+
+PIDS = "print(dict(rc[:].apply_async(__import__('os').getpid).get_dict()))"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "notebooks"
+    notebook(root / "main.ipynb", "import colorsys, decimal")
+    return root
+
+
+def roles(cli: Cli, label: str = "main") -> dict[tuple[str, int], dict[str, Any]]:
+    return {(one["role"], one["id"]): one for one in cli("status", label, "--json").json["roles"]}
+
+
+def pids(cli: Cli) -> dict[tuple[str, int], int]:
+    return {name: one["pid"] for name, one in roles(cli).items()}
+
+
+def ready(cli: Cli) -> bool:
+    return bool(cli("status", "main", "--json").json["state"] == "ready")
+
+
+def kill(*pids: int) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def preload(folder: Path, *names: str, timeout: float = 30) -> None:
+    (folder / ".ipython-builder.toml").write_text(
+        f"[pool]\npreload = {json.dumps(names)}\ntimeout = {timeout}\n"
+    )
+
+
+def test_engines_are_forked_and_share_nothing_that_they_should_not(cli: Cli, folder: Path) -> None:
+    preload(folder, "json.tool")
+    cli("up", folder, "-n", "3", "--label", "main", check=True)
+    pool = pid_of(cli, "main", "pool")
+    for number in range(3):
+        engine = pid_of(cli, "main", "engine", number)
+        # The same program, with nothing of the pool's command line: a fork.
+        assert "ipython_cluster.pool" in Path(f"/proc/{engine}/cmdline").read_text()
+        # The supervisor is its parent, so it outlives the pool and its end is heard.
+        assert processes.parent(engine) == pid_of(cli, "main", "supervisor")
+        assert engine != pool
+    asked = (
+        "import random\n"
+        "print(len(set(rc[:].apply_sync(lambda: __import__('random').random()))))\n"
+        "print(rc[:].apply_sync(lambda: 'json.tool' in __import__('sys').modules))"
+    )
+    assert console(cli, "main", asked).split("\n") == ["3", "[True, True, True]"]
+    assert "json.tool" in cli("logs", "main", "pool", check=True).stdout
+
+
+def test_one_engine_is_interrupted_in_mid_task(cli: Cli, folder: Path) -> None:
+    cli("up", folder, "-n", "2", "--label", "main", check=True)
+    code = """
+import signal, time
+tasks = [rc[one].apply_async(time.sleep, seconds) for one, seconds in ((0, 1000), (1, 2))]
+time.sleep(0.5)
+rc.send_signal(signal.SIGINT, 0, block=True)
+for task in tasks:
+    try:
+        print(task.get(timeout=60))
+    except Exception as error:
+        print(error.ename)
+print(rc[0].apply_sync(lambda: 7))
+"""
+    assert console(cli, "main", code).split("\n") == ["KeyboardInterrupt", "None", "7"]
+    assert roles(cli)["engine", 0]["restarts"] == 0
+
+
+def test_what_cannot_be_shared_is_left_out_by_looking(cli: Cli, folder: Path, home: Home) -> None:
+    site = folder / "site"
+    bad = {
+        "leaves_thread": "import threading, time; threading.Thread(target=time.sleep, args=(999,), daemon=True).start()",
+        "leaves_socket": "import socket; line = socket.socket()",
+        "leaves_child": "import subprocess; child = subprocess.Popen(['sleep', '999'])",
+        "raises": "raise RuntimeError('not today')",
+        "exits": "import os; os._exit(3)",
+        "quits": "raise SystemExit(4)",
+        "hangs": "import time; time.sleep(999)",
+        "prints": "print('hello from an import')",
+    }
+    site.mkdir(parents=True)
+    for name, text in bad.items():
+        (site / f"{name}.py").write_text(text + "\n")
+    (folder / "requirements.txt").write_text("./brings\n")
+    package = folder / "brings"
+    package.mkdir()
+    names = list(bad)
+    (package / "pyproject.toml").write_text(
+        "[project]\nname = 'brings'\nversion = '1'\n"
+        f"[tool.setuptools]\npy-modules = {json.dumps(names)}\npackage-dir = {{'' = 'src'}}\n"
+    )
+    site.rename(package / "src")
+    preload(folder, *names, timeout=2)
+    cli("up", folder, "-n", "2", "--label", "main", check=True)
+    until(lambda: ready(cli), "the cluster is ready")
+    said = cli("logs", "main", "pool", check=True).stdout
+    assert "starting over without leaves_thread: it leaves behind 1 thread" in said
+    assert "starting over without leaves_socket: it leaves behind an open socket" in said
+    assert "starting over without leaves_child: it leaves behind a child process" in said
+    assert "not preloaded: raises raised" in said
+    assert "not preloaded: exits (the pool ended with 3 while it was imported)" in said
+    assert "not preloaded: quits raised" in said
+    assert "not preloaded: hangs (its import took too long)" in said
+    assert "hello from an import" in said
+    left_out = cli("status", "main", "--json").json["pool"]["left_out"]
+    assert set(left_out) == {"leaves_thread", "leaves_socket", "leaves_child", "exits", "hangs"}
+    assert console(cli, "main", "print(rc[:].apply_sync(lambda: 'prints' in __import__('sys').modules))") == (
+        "[True, True]"
+    )
+
+
+def test_without_the_fork_engines_are_the_same(cli: Cli, folder: Path) -> None:
+    cli("up", folder, "-n", "2", "--label", "main", "--no-fork", check=True)
+    assert ("pool", 0) not in roles(cli)
+    engine = pid_of(cli, "main", "engine", 1)
+    assert "ipython_cluster.engine" in Path(f"/proc/{engine}/cmdline").read_text()
+    kill(engine)
+    until(lambda: ready(cli) and pid_of(cli, "main", "engine", 1) != engine, "the engine is back")
+    assert console(cli, "main", "print(rc.ids)") == "[0, 1]"
+
+
+def test_a_pool_that_is_killed_leaves_its_engines_alone(cli: Cli, folder: Path) -> None:
+    cli("up", folder, "-n", "2", "--label", "main", check=True)
+    before = pids(cli)
+    kill(before["pool", 0])
+    until(lambda: ready(cli) and pids(cli)["pool", 0] != before["pool", 0], "another pool")
+    after = pids(cli)
+    assert {name for name in before if before[name] != after[name]} == {("pool", 0)}
+    cli("scale", "main", "4", check=True)
+    assert console(cli, "main", "print(rc.ids)") == "[0, 1, 2, 3]"
+
+
+def test_a_killed_supervisor_is_succeeded_and_everything_lives_on(cli: Cli, folder: Path) -> None:
+    cli("up", folder, "-n", "2", "--label", "main", check=True)
+    console(cli, "main", "rc[:].push({'kept': 5}, block=True)")
+    before = pids(cli)
+    kill(before["supervisor", 0])
+    assert cli("status", "main", "--json").json["state"] == "unsupervised"
+    cli("up", folder, "--label", "main", check=True)
+    after = pids(cli)
+    assert {name for name in before if before[name] != after[name]} == {("supervisor", 0)}
+    assert console(cli, "main", "print(rc[:]['kept'])") == "[5, 5]"
+    # What was taken over is watched like what was started.
+    kill(after["engine", 0])
+    until(lambda: ready(cli) and pids(cli)["engine", 0] != after["engine", 0], "the engine is back")
+    cli("down", "main", check=True)
+    assert not any(processes.alive(pid) for pid in after.values())
+
+
+def test_all_at_once(cli: Cli, folder: Path) -> None:
+    cli("up", folder, "-n", "3", "--label", "main", check=True)
+    before = pids(cli)
+    kill(*(before[name] for name in (("controller", 0), ("pool", 0), ("engine", 1), ("viewer", 0))))
+    until(lambda: ready(cli) and pids(cli)["engine", 1] != before["engine", 1], "all is back")
+    after = pids(cli)
+    assert {name for name in before if before[name] == after[name]} == {
+        ("supervisor", 0),
+        ("engine", 0),
+        ("engine", 2),
+    }
+    assert console(cli, "main", "print(rc.ids, sorted(rc[:].apply_sync(lambda: 1)))") == "[0, 1, 2] [1, 1, 1]"
+
+
+def test_none_is_a_number_of_engines(cli: Cli, folder: Path) -> None:
+    cli("up", folder, "-n", "2", "--label", "main", check=True)
+    cli("scale", "main", "0", check=True)
+    assert [name for name in pids(cli) if name[0] == "engine"] == []
+    cli("scale", "main", "2", check=True)
+    assert console(cli, "main", "print(len(rc.ids))") == "2"
+
+
+def test_a_changed_preload_list_reaches_a_running_cluster(cli: Cli, folder: Path) -> None:
+    cli("up", folder, "-n", "1", "--label", "main", check=True)
+    before = pids(cli)
+    preload(folder, "json.tool")
+    cli("up", folder, "--label", "main", check=True)
+    until(lambda: "json.tool" in cli("logs", "main", "pool").stdout, "it is preloaded")
+    after = pids(cli)
+    assert {name for name in before if before[name] != after[name]} == {("pool", 0)}
+
+
+def test_an_engine_that_ends_itself_is_back_and_its_task_failed(cli: Cli, folder: Path) -> None:
+    cli("up", folder, "-n", "2", "--label", "main", check=True)
+    code = """
+import os
+task = rc[1].apply_async(os._exit, 3)
+try:
+    task.get(timeout=30)
+except Exception as error:
+    print(error.ename)
+"""
+    assert console(cli, "main", code).split("\n")[-1] == "EngineError"
+    until(lambda: ready(cli) and roles(cli)["engine", 1]["restarts"] == 1, "it is back")
+    assert roles(cli)["engine", 1]["reason"] == "ended with 3"
