@@ -45,6 +45,23 @@ def test_it_runs_and_prints_its_table(name: str, home: Home) -> None:
         assert math.isfinite(ratio)
 
 
+@pytest.mark.slow
+def test_killed_parts_come_back(home: Home) -> None:
+    page = home.path / "page.md"
+    page.write_text("above\n\n<!-- table -->\nold\n<!-- end -->\nbelow\n")
+    said = run(home, "healing", "--markdown", str(page))
+    found = re.findall(r"^(\S.*?)  +([\d.]+) s  +([\d.]+) s  (.*)$", said, re.MULTILINE)
+    assert [name for name, *_ in found] == ["idle engine", "pool"], said
+    for _, median, worst, kept in found:
+        assert 0 < float(median) <= float(worst)
+        assert "lost" not in kept
+        assert "open client, values in " in kept
+    text = page.read_text()
+    assert text.startswith("above\n\n<!-- table -->\n20")
+    assert "old" not in text
+    assert re.search(r"^\| pool \| [\d.]+ s \| [\d.]+ s \| .* \|\n<!-- end -->\nbelow$", text, re.MULTILINE)
+
+
 def test_results_as_json(home: Home) -> None:
     said = json.loads(run(home, "cli", "--json"))
     assert said["runs"] == 1
@@ -56,4 +73,4 @@ def test_results_as_json(home: Home) -> None:
 
 def test_each_benchmark_is_in_the_readme() -> None:
     text = (CHECKOUT / "benchmarks" / "README.md").read_text()
-    assert set(re.findall(r"`python benchmarks/(\w+)\.py`", text)) == set(CASES)
+    assert set(re.findall(r"`python benchmarks/(\w+)\.py`", text)) == {*CASES, "healing"}
