@@ -36,9 +36,10 @@ class Case:
 
     Attributes:
         name: what is compared.
-        peer, ours: seconds of each run.
+        peer, ours: what each run took, in `unit`.
         bar: what was promised, in words; empty where nothing was.
         keeps: whether a case keeps the promise.
+        unit: of what is compared.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Case:
     ours: list[float]
     bar: str = ""
     keeps: Callable[[Case], bool] | None = None
+    unit: str = "s"
 
     @property
     def met(self) -> bool | None:
@@ -58,7 +60,7 @@ class Case:
 
     @property
     def ratio(self) -> float:
-        """How many times as long the peer takes."""
+        """How many times as much the peer takes."""
         peer, ours = self.medians
         return peer / ours
 
@@ -157,7 +159,8 @@ def report(title: str, peer: str, cases: Sequence[Case], options: argparse.Names
     for case in cases:
         theirs, ours = case.medians
         verdict = "" if case.met is None else ": met" if case.met else ": MISSED"
-        rows.append((case.name, f"{theirs:.3f} s", f"{ours:.3f} s", f"{case.ratio:.2f}", case.bar + verdict))
+        figures = f"{theirs:.3f} {case.unit}", f"{ours:.3f} {case.unit}"
+        rows.append((case.name, *figures, f"{case.ratio:.2f}", case.bar + verdict))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     for row in rows:
         cells = [
@@ -191,8 +194,9 @@ def _object(
         "cases": [
             {
                 "case": case.name,
-                "peer_seconds": case.peer,
-                "our_seconds": case.ours,
+                "unit": case.unit,
+                "peer_runs": case.peer,
+                "our_runs": case.ours,
                 "peer_median": case.medians[0],
                 "our_median": case.medians[1],
                 "ratio": case.ratio,

@@ -30,19 +30,25 @@ LIMIT = 180.0  # seconds after which a start has failed
 
 
 class Watcher:
-    """Another process that looks at the page and at the engines; it is up before anything is typed."""
+    """Another process that looks at the page and at the engines; it is up before anything is typed.
 
-    def __init__(self, python: Path, port: int, connection: Path, count: int, env: Mapping[str, str]) -> None:
-        words: common.Words = [python, WATCH, f"http://127.0.0.1:{port}/lab", connection, str(count)]
+    Without a port it looks at the engines only.
+    """
+
+    def __init__(
+        self, python: Path, port: int | None, connection: Path, count: int, env: Mapping[str, str]
+    ) -> None:
+        page = f"http://127.0.0.1:{port}/lab" if port else "-"
+        words: common.Words = [python, WATCH, page, connection, str(count)]
         self.process = subprocess.Popen(
             [os.fspath(word) for word in words], env=dict(env), stdout=subprocess.PIPE, text=True
         )
         self.out: IO[str] = self.process.stdout  # type: ignore[assignment]
         assert self.out.readline() == "watching\n"
 
-    def wait(self) -> dict[str, float]:
+    def wait(self, limit: float = LIMIT) -> dict[str, float]:
         """The moments at which the page and the engines were there."""
-        alarm = threading.Timer(LIMIT, self.process.kill)
+        alarm = threading.Timer(limit, self.process.kill)
         alarm.start()
         try:
             said = self.out.readline()
@@ -50,13 +56,15 @@ class Watcher:
         finally:
             alarm.cancel()
         if not said:
-            sys.exit(f"no page or no engines within {LIMIT:.0f} s")
+            sys.exit(f"no page or no engines within {limit:.0f} s")
         moments: dict[str, float] = json.loads(said)
         return moments
 
 
 class ByHand:
     """An ordinary virtual environment in which both commands are typed."""
+
+    packages: tuple[str, ...] = ("jupyterlab", "ipyparallel")
 
     def __init__(self, work: Path, count: int) -> None:
         self.work = work
@@ -67,7 +75,7 @@ class ByHand:
         self.details: list[dict[str, float]] = []
 
     def install(self) -> None:
-        """JupyterLab and ipyparallel, in the versions that the other side has."""
+        """The packages, in the versions that the other side has."""
         locks = resources.files("ipython_builder") / "locks"
         bounds = self.work / "versions.txt"
         lines = [line for name in ("runtime.txt", "viewer.txt") for line in _pins((locks / name).read_text())]
@@ -75,7 +83,7 @@ class ByHand:
         tool = uv.find_uv_bin()
         common.run([tool, "venv", "--python", common.base_python(), self.venv], env=self.env)
         install = [tool, "pip", "install", "--compile-bytecode", "--python", str(self.venv)]
-        words = [*install, "--constraint", str(bounds), "jupyterlab", "ipyparallel"]
+        words = [*install, "--constraint", str(bounds), *self.packages]
         common.run(words, env=self.env, cwd=self.work)
 
     def start(self) -> float:
@@ -156,8 +164,8 @@ class Ours:
 
 
 @contextlib.contextmanager
-def started(argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> Iterator[None]:
-    """A command in the background; at the end it and all that it started are stopped."""
+def started(argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> Iterator[int]:
+    """The pid of a command in the background; at the end it and all that it started are stopped."""
     log = cwd.parent / f"{argv[0]}.log"
     with log.open("w") as file:
         process = subprocess.Popen(
@@ -165,7 +173,7 @@ def started(argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> Iterator[
             start_new_session=True,
         )  # fmt: skip
     try:
-        yield
+        yield process.pid
     finally:
         for sig, patience in ((signal.SIGINT, 15), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
             with contextlib.suppress(ProcessLookupError):

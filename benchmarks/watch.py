@@ -1,8 +1,9 @@
 """Say when a page answers and when engines are registered: `watch.py URL CONNECTION_FILE ENGINES`.
 
+Without a page, URL is "-".
 Run with the Python of the environment that the engines are in. It prints "watching" when it has imported what
 it needs, and then one JSON object with the moments, on the clock that all processes of a machine share. Both
-sides of `start.py` are watched by it. It is no benchmark itself.
+sides of `start.py` and of `engines.py` are watched by it. It is no benchmark itself.
 """
 
 from __future__ import annotations
@@ -52,10 +53,9 @@ def main() -> None:
         moments[name] = time.monotonic()
 
     print("watching", flush=True)
-    threads = [
-        threading.Thread(target=watch, args=("page", answering, url)),
-        threading.Thread(target=watch, args=("engines", registered, file, count)),
-    ]
+    threads = [threading.Thread(target=watch, args=("engines", registered, file, count))]
+    if url != "-":
+        threads.append(threading.Thread(target=watch, args=("page", answering, url)))
     for thread in threads:
         thread.start()
     for thread in threads:

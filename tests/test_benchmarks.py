@@ -14,6 +14,7 @@ from tests.conftest import CHECKOUT, Home
 
 CASES = {
     "cli": {"first words"},
+    "engines": {"2 engines, time", "2 engines, CPU", "2 engines, memory"},
     "environment": {"cold", "warm", "present"},
     "start": {"page answers", "engines registered", "page and 2 engines"},
 }
@@ -36,7 +37,7 @@ def run(home: Home, name: str, *options: str) -> str:
 @pytest.mark.parametrize("name", CASES)
 def test_it_runs_and_prints_its_table(name: str, home: Home) -> None:
     said = run(home, name)
-    row = re.compile(r"^(\S.*?)  +([\d.]+) s  +([\d.]+) s  +([\d.]+)(?:  .*)?$", re.MULTILINE)
+    row = re.compile(r"^(\S.*?)  +([\d.]+) (?:s|MiB)  +([\d.]+) (?:s|MiB)  +([\d.]+)(?:  .*)?$", re.MULTILINE)
     rows = {case: [float(figure) for figure in figures] for case, *figures in row.findall(said)}
     assert set(rows) == CASES[name], said
     for theirs, ours, ratio in rows.values():
