@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import common
+import start
 
 from ipython_builder import control, processes, record, settings
 from ipython_builder.errors import BuilderError
@@ -38,7 +39,7 @@ ENGINES = 4
 LIMIT = 20.0  # seconds after which something does not come back
 POLL = 0.01
 HOLDS = 0.5  # seconds that it must stay ready: the controller tells only every 0.1 s who is registered
-# What dies again within half a minute is started again ever later: nothing here is killed that soon.
+# What dies again within half a minute is started again ever later: nothing here is killed twice that soon.
 STEADY = 31.0
 SCHEDULERS = ("task", "mux", "control", "iopub")  # as the client's connection file calls their ports
 
@@ -161,10 +162,11 @@ class Cluster:
         return [str(word) for word in (sys.executable, "-P", "-m", "ipython_builder", *words)]
 
     def up(self) -> None:
-        up = self.tool(
-            "up", self.folder, "-n", str(ENGINES), "--label", LABEL, "--json", "--progress", "none"
+        # A port far from where another cluster would look for one while our viewer is killed.
+        words = ["-n", str(ENGINES), "--label", LABEL, "--port", str(start.free_port()), "--json"]
+        made = json.loads(
+            common.run(self.tool("up", self.folder, *words, "--progress", "none"), env=self.env)
         )
-        made = json.loads(common.run(up, env=self.env))
         self.url, self.password = made["url"], made["password"]
 
     @contextlib.contextmanager
@@ -348,7 +350,8 @@ class Healing:
         if self.cluster.until_ready(lambda _: True, time.monotonic()) is None:
             self.cluster.restart()
         if not self.quick:
-            since = [one["since"] for name, one in self.cluster.roles().items() if name in victims]
+            roles = [one for name, one in self.cluster.roles().items() if name in victims]
+            since = [one["since"] for one in roles if one["restarts"]]
             time.sleep(max(0.0, max(since, default=0.0) + STEADY - time.time()))
 
     def once(self, kill: Kill, run: int) -> None:

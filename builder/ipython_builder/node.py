@@ -306,8 +306,7 @@ def main() -> None:
         asyncio.run(supervise(home, made_of, lives))
     finally:
         processes.sweep(home.path)  # kernels and terminals that outlived the viewer
-        for pid in processes.below({os.getpid()}) - {os.getpid()}:
-            processes.end(pid)  # also those that threw their environment away
+        processes.end_children()
 
 
 if __name__ == "__main__":

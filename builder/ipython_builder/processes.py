@@ -57,6 +57,20 @@ def _but(pids: list[int], spare: Set[int]) -> list[int]:
     return [pid for pid in pids if pid not in spare]
 
 
+def end_children() -> None:
+    """End all that descends from us, also what threw its environment away, and wait: a port is then free.
+
+    Whoever loses its parent must become our child (see `children`).
+    """
+    while True:
+        for pid in below({os.getpid()}) - {os.getpid()}:
+            end(pid)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
 def alive(pid: int) -> bool:
     """Whether a process is there and not a zombie."""
     return _stat(pid)[:1] not in ([], ["Z"])

@@ -103,11 +103,11 @@ def command(
         context.print_json(result)
         return
     label = result["label"]
-    cluster = counted(result["engines"]["registered"], "engine")
+    here = counted(result["engines"]["registered"], "engine")
     context.print(f"""
   notebook   {result["url"]}
   password   {result["password"]}
-  cluster    {label}: {cluster}, Python {result["environment"]["python"]}
+  cluster    {label}: {here}, Python {result["environment"]["python"]}
   notebooks  {result["notebooks"]}
 
 In a notebook:  import ipyparallel as ipp; ipp.Client().ids

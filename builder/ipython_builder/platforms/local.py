@@ -223,7 +223,7 @@ class Local:
                 "ports": [first, first + cluster.PORT_COUNT - 1],
                 "pid": pids.get("controller"),
             },
-            "engines": state["engines"],
+            "engines": {name: state["engines"][name] for name in ("requested", "registered")},
             "environment": _environment(made),
             "source": made.source,
             "commit": made.commit,
@@ -243,7 +243,8 @@ def check_engines(count: int) -> None:
 def _silent(label: str, made: Record | None, state: str, wrong: list[str]) -> dict[str, Any]:
     """The status of a cluster whose supervisor says nothing."""
     engines = {"requested": made.engines if made else 0, "registered": 0}
-    return {"label": label, "state": state, "engines": engines, "roles": [], "wrong": wrong}
+    said = [{"what": what, "since": None} for what in wrong]
+    return {"label": label, "state": state, "engines": engines, "roles": [], "wrong": said}
 
 
 def _restarts(before: Record, after: Record) -> bool:

@@ -75,7 +75,7 @@ def wait_for_engines(home: Home, count: int, reporter: Reporter) -> dict[str, An
             time.sleep(POLL)
             state = control.ask(home.socket, "status", brief=True)
         if state["engines"]["registered"] != count:
-            why = "; ".join(state["wrong"]) or "too slow"
+            why = "; ".join(one["what"] for one in state["wrong"]) or "too slow"
             raise BuilderError(
                 f"{state['engines']['registered']} of {count} engines came: {why}",
                 f"ipython-builder logs {home.label} engine",
@@ -158,7 +158,7 @@ def _failure(home: Home, state: dict[str, Any], ended: int | None) -> BuilderErr
         words = list(logs.lines(home.logs, failing[0], last=8))[-8:]
     except BuilderError:
         words = []
-    reasons = "; ".join(state["wrong"]) or "it took too long"
+    reasons = "; ".join(one["what"] for one in state["wrong"]) or "it took too long"
     if ended is not None:
         how = f"was killed by {signal.Signals(-ended).name}" if ended < 0 else f"ended with {ended}"
         reasons = f"its supervisor {how}"
