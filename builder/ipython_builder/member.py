@@ -21,6 +21,7 @@ from ipython_builder.roles import Role
 # Seconds before the next start, by how many starts failed in a row; what held for STEADY starts at once.
 BACKOFF = (0.0, 0.2, 1.0, 3.0, 10.0, 30.0)
 STEADY = 30.0
+READY_STEADY = 3.0  # the same for what was ready: then it was killed, rather than unable to live
 FAILING = 4  # failed starts in a row after which status says so
 KILLED = -signal.SIGKILL
 
@@ -86,7 +87,8 @@ class Member:
             if not self.wanted:
                 break
             held = time.monotonic() - started
-            self.failures = 0 if held > STEADY else self.failures + 1
+            steady = held > (STEADY if self.state == "starting" else READY_STEADY)
+            self.failures = 0 if steady else self.failures + 1
             self.restarts += 1
             self.become("waiting")
             # The first death may be anybody's kill: start at once. What dies again waits ever longer.

@@ -131,9 +131,7 @@ class Node:
             if changed.pool() != before.pool():
                 await self.renew_pool()
             staying = self.numbers() - self.leaving.numbers
-            free = (number for number in range(2 * cluster.MAX_ENGINES) if number not in self.numbers())
-            for _ in range(count - len(staying)):
-                self.start("engine", next(free))
+            self.add(count - len(staying))
             self.leaving.choose(len(staying) - count)
         return self.state.brief()
 
@@ -267,10 +265,30 @@ class Node:
         here = sorted(number for name, number in self.lives if name == "engine")
         for number in here:
             self.start("engine", number, self.lives["engine", number])
-        free = (number for number in range(2 * cluster.MAX_ENGINES) if number not in here)
-        for _ in range(self.record.engines - len(here)):
-            self.start("engine", next(free))
         self.leaving.choose(len(here) - self.record.engines)
+        self.missing = asyncio.create_task(self.start_missing(here))
+
+    async def start_missing(self, here: list[int]) -> None:
+        """Start the engines that are wanted beside those that are `here`, under ids that are free."""
+        controller = self.members["controller", 0]
+        if ("controller", 0) in self.lives:
+            # It still counts those that died while nobody watched.
+            for _ in range(100):
+                if controller.line is not None:
+                    break
+                await asyncio.sleep(0.02)
+            for number, uuid in controller.facts.get("engines", {}).items():
+                if int(number) not in here:
+                    controller.tell(lost=uuid)
+        async with self.changing:
+            self.add(self.record.engines - len(self.numbers() - self.leaving.numbers))
+
+    def add(self, count: int) -> None:
+        """Start `count` more engines, the lowest free numbers first."""
+        here = self.numbers()
+        free = (number for number in range(2 * cluster.MAX_ENGINES) if number not in here)
+        for _ in range(count):
+            self.start("engine", next(free))
 
 
 def single_roles(made_of: Record) -> list[str]:

@@ -1,0 +1,230 @@
+"""What a client does when its controller was killed and another is there: it asks, so that nothing hangs.
+
+ØMQ connects again by itself; what was on its way is gone. Nobody is asked by the clock: each question goes
+the way that the lost message went, so its answer comes after every answer that is still to come. What is not
+answered by then is reported as failed.
+
+Costs one more question when a client is made, and does nothing on a cluster that is not ours.
+"""
+
+import logging
+import weakref
+
+import zmq
+from ipyparallel import error, serialize
+from zmq.eventloop.zmqstream import ZMQStream
+
+KNOWN = "ipython_cluster_known"  # as in scheduler
+ASK_SECONDS = 1.0  # between two questions; the first is asked as long after the new connection
+ROUNDS = 4  # after which there is more time between them
+REQUEST_SECONDS = 5.0  # for answers to what is no task
+GONE_SECONDS = 30.0  # for the engines to come to the new controller
+LOST = "the controller was restarted while task {!r} or its result was on its way"
+
+log = logging.getLogger("ipython_cluster")
+
+
+def extend(module):
+    """Give `module`, which is ipyparallel.client.client, clients that watch their connection."""
+    stock = module.Client._connect
+
+    def _connect(self, sshserver, ssh_kwargs, timeout):
+        name = None
+        try:
+            name = None if self._connected else controller_of(self, timeout)
+            if name:
+                # A relay knows us again after a reconnection only by an address that we choose.
+                context = self._context
+                self._context = zmq.Context.shadow(context.underlying)
+                self._context.setsockopt(zmq.IDENTITY, self.session.bsession)
+        except TimeoutError:
+            raise
+        except Exception as problem:
+            log.warning("this client cannot outlive its controller: %s", problem)
+            name = None
+        try:
+            stock(self, sshserver, ssh_kwargs, timeout)
+        finally:
+            if name:
+                self._context = context
+        if name:
+            self._io_loop.add_callback(Watch(self, name).start)
+
+    if all(hasattr(module.Client, one) for one in ("_connect", "_handle_stranded_msgs", "_setup_streams")):
+        module.Client._connect = _connect
+    else:
+        log.warning("this ipyparallel's client cannot outlive its controller")
+
+
+def controller_of(client, timeout):
+    """The name of the controller behind a new client's query socket; None when it is not one of ours."""
+    client.session.send(client._query_socket, "connection_request")
+    if not client._query_socket.poll(timeout * 1000):
+        raise TimeoutError("Hub connection request timed out")
+    _, msg = client.session.recv(client._query_socket, mode=0)
+    return msg["content"].get("controller")
+
+
+class Watch:
+    """Looks after one client's connection, in the client's own thread of input and output."""
+
+    def __init__(self, client, name):
+        self.client = weakref.ref(client)
+        self.name = name
+        self.round = 0  # how many controllers have died; what an earlier round still wants to do is over
+        self.asked = {}  # msg_id of a question -> (engine or None, what its answer decides)
+        self.seen = set()  # engines that the new controller knows
+
+    def start(self):
+        client = self.client()
+        if client is None or client._closed:
+            return
+        self.loop = client._io_loop
+        # libzmq tells of each connection; nobody has to look.
+        events = client._query_socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        self.monitor = ZMQStream(events, self.loop)
+        self.monitor.on_recv(self.connected)
+        client._registration_callbacks.append(self.noted)
+        handlers = client._queue_handlers
+        handlers[KNOWN + "_reply"] = handlers["kernel_info_reply"] = self.answered
+        stock = handlers["apply_reply"]
+        handlers["apply_reply"] = lambda msg: self.answered(msg) or stock(msg)
+
+    def connected(self, frames):
+        """There is a new connection to a hub: which?"""
+        client = self.client()
+        if client is None or client._closed:
+            return
+        future = client._send(client._query_stream, "connection_request")
+        future.add_done_callback(self.hub_answers)
+
+    def noted(self, event):
+        if event.get("event") == "register":
+            self.seen.add(event.get("uuid"))
+
+    def later(self, seconds, do, *arguments):
+        """Call `do(client, *arguments)`, unless the client is closed or its controller has died again."""
+        number = self.round
+
+        def call():
+            client = self.client()
+            if client is not None and not client._closed and number == self.round:
+                do(client, *arguments)
+
+        self.loop.call_later(seconds, call)
+
+    def hub_answers(self, future):
+        client = self.client()
+        content = future.result()["content"]
+        if client is None or client._closed or content.get("controller") in (None, self.name):
+            return
+        self.name = content["controller"]
+        self.round += 1
+        self.asked = {}
+        self.seen = set(content["engines"].values())
+        client._update_engines(content["engines"])
+        requests = dict(client._futures)
+        self.later(REQUEST_SECONDS, self.fail_requests, requests)
+        self.later(GONE_SECONDS, self.drop_engines)
+        # What another thread was about to send now is sent when we ask.
+        self.later(ASK_SECONDS, self.ask, 0, set(client.outstanding), set())
+
+    def ask(self, client, times, before, ended):
+        """Ask for what was outstanding a while ago, and again for what has come since: engines connect again
+        one after the other. `ended` are tasks whose result was there the last time, and their output was not.
+        """
+        waiting = before & client.outstanding
+        here = set(client._engines.values())
+        direct = set()
+        for uuid, msg_ids in list(client._outstanding_dict.items()):
+            mine = msg_ids & waiting
+            direct |= mine
+            if mine and uuid not in here:
+                self.fail(client, mine, uuid)
+            elif mine:
+                self.ask_engine(client, uuid, mine)
+        tasks = waiting - direct
+        if tasks:
+            self.send(client, client._task_stream, KNOWN, None, tasks, content={"msg_ids": sorted(tasks)})
+        # The output of what ran while nobody listened will not come.
+        silent = {one for one in before if one in client._futures and client._futures[one].done()}
+        for msg_id in silent & ended:
+            output = client._output_futures.get(msg_id)
+            if output is not None and not output.done():
+                output.set_result(None)
+        if times < ROUNDS or waiting or silent - ended:
+            now = before & (client.outstanding | silent) if times >= ROUNDS else before | client.outstanding
+            wait = ASK_SECONDS * min(2 ** max(0, times - ROUNDS), 60)
+            self.later(wait, self.ask, times + 1, now, silent)
+
+    def ask_engine(self, client, uuid, msg_ids):
+        """One question on the way of direct tasks, one on that of broadcasts."""
+        direct = {one for one in msg_ids if not one.endswith("_" + uuid)}
+        shared = {one for one in direct if sum(one in more for more in client._outstanding_dict.values()) > 1}
+        broadcast = msg_ids - direct | shared
+        direct -= shared
+        if direct:
+            self.send(client, client._mux_stream, "kernel_info_request", uuid, direct, ident=uuid.encode())
+        if broadcast:
+            metadata = {
+                "targets": [(uuid, client._engines[uuid])],
+                "is_broadcast": True,
+                "is_coalescing": False,
+            }
+            self.send(
+                client, client._broadcast_stream, "apply_request", uuid, broadcast,
+                metadata=metadata, buffers=serialize.pack_apply_message(int, (), {}),
+            )  # fmt: skip
+
+    def send(self, client, stream, msg_type, uuid, msg_ids, content=None, metadata=None, **options):
+        msg = client.session.msg(msg_type, content or {}, metadata=metadata)
+        self.asked[msg["header"]["msg_id"]] = (uuid, set(msg_ids))
+        client.session.send(stream, msg, **options)
+
+    def answered(self, msg):
+        """An answer to a question; whether it was one."""
+        client = self.client()
+        parent = msg["parent_header"].get("msg_id", "")
+        if parent not in self.asked:
+            parent = msg["metadata"].get("original_msg_id") or parent
+        if client is None or parent not in self.asked:
+            return False
+        uuid, msg_ids = self.asked.pop(parent)
+        if uuid is None:
+            msg_ids &= set(msg["content"].get("unknown", ()))
+        for one in list(msg_ids):
+            # Several engines answer for one reply: the last of them decides.
+            if any(one in others for _, others in self.asked.values() if uuid is not None):
+                msg_ids.discard(one)
+        self.fail(client, msg_ids & client.outstanding, uuid)
+        return True
+
+    @staticmethod
+    def fail(client, msg_ids, uuid):
+        for msg_id in msg_ids:
+            msg = client.session.msg("apply_reply", failure(msg_id))
+            msg["parent_header"]["msg_id"] = msg_id
+            if uuid is not None:
+                msg["metadata"]["engine"] = uuid
+            client._handle_apply_reply(msg)
+
+    @staticmethod
+    def fail_requests(client, requests):
+        """What hub or engines were asked, other than tasks, is answered at once or never."""
+        for msg_id, future in requests.items():
+            if not future.done() and not hasattr(future, "output") and msg_id in client._futures:
+                future.set_result(client.session.msg("hub_error", failure(msg_id)))
+
+    def drop_engines(self, client):
+        """Engines that did not come to the new controller are gone."""
+        for eid in client.ids:
+            uuid = client._engines[eid]
+            if uuid not in self.seen:
+                client._unregister_engine({"content": {"id": eid, "uuid": uuid}})
+
+
+def failure(msg_id):
+    try:
+        raise error.EngineError(LOST.format(msg_id))
+    except error.EngineError:
+        return error.wrap_exception()
