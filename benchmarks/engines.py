@@ -13,6 +13,9 @@ import contextlib
 import functools
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -81,7 +84,7 @@ class Ours(start.Ours):
         up = self.tool("up", self.folder, "-n", "0", "--label", "bench", "--json", "--progress", "none")
         with swept(self.cluster):
             try:
-                made: dict[str, Any] = json.loads(common.run(up, env=self.env))
+                made: dict[str, Any] = json.loads(interruptible(up, self.env))
                 self.python = Path(made["environment"]["path"], "bin", "python")
                 took = self._scale(count, made["viewer"]["pid"], made["controller"]["pid"])
             finally:
@@ -104,8 +107,32 @@ class Ours(start.Ours):
             pids = self._pids(viewer)
             return Figures(seconds, cpu(pids) - before + typed, memory(pids, {supervisor}))
 
+    def down(self) -> None:
+        """Whoever ends a benchmark half-way may do so before there is a cluster."""
+        if (self.cluster / "cluster.json").exists():
+            super().down()
+
     def _pids(self, viewer: int) -> set[int]:
         return set(processes.of(self.cluster)) - processes.below({viewer})
+
+
+def interruptible(argv: common.Words, env: Mapping[str, str]) -> str:
+    """Run a command and return its stdout; one that is cut short has time to end what it started."""
+    words = [os.fspath(word) for word in argv]
+    with subprocess.Popen(
+        words, env=dict(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    ) as up:
+        try:
+            said, _ = up.communicate()
+        except BaseException:
+            up.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                up.communicate(timeout=30)
+            up.kill()
+            raise
+    if up.returncode:
+        sys.exit(f"{' '.join(words)} ended with {up.returncode}")
+    return said
 
 
 @contextlib.contextmanager
