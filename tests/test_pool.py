@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +214,45 @@ except Exception as error:
     assert console(cli, "main", code).split("\n")[-1] == "EngineError"
     until(lambda: ready(cli) and roles(cli)["engine", 1]["restarts"] == 1, "it is back")
     assert roles(cli)["engine", 1]["reason"] == "ended with 3"
+
+
+def test_no_task_hangs_when_the_controller_or_one_of_its_processes_dies(cli: Cli, folder: Path) -> None:
+    cli("up", folder, "-n", "2", "--label", "main", check=True)
+    code = """
+import os, signal, time
+def square(x):
+    import time
+    time.sleep(0.05)
+    return x * x
+view = rc.load_balanced_view()
+direct = rc[0].apply_async(time.sleep, 3)
+waiting = [view.apply_async(square, x) for x in range(100)]
+time.sleep(1)
+os.kill(VICTIM, signal.SIGKILL)
+results = [task.get(timeout=60, return_exceptions=True) for task in waiting]
+good = [one for one in results if isinstance(one, int)]
+# What engines were computing may be lost; what waited is not.
+print(direct.get(timeout=60), len(good) >= 90, set(good) <= {x * x for x in range(100)})
+print(view.apply_sync(square, 3))
+"""
+    for victim in ("controller", "scheduler"):
+        controller = pid_of(cli, "main", "controller")
+        children = Path(f"/proc/{controller}/task/{controller}/children").read_text().split()
+        pid = controller if victim == "controller" else int(children[3])
+        said = console(cli, "main", code.replace("VICTIM", str(pid)))
+        assert said.split("\n")[-2:] == ["None True True", "9"], victim
+        until(lambda: ready(cli), "the cluster is ready")
+
+
+def test_scale_lets_idle_engines_go_first_and_a_task_finish(cli: Cli, folder: Path) -> None:
+    cli("up", folder, "-n", "3", "--label", "main", check=True)
+    code = """
+import subprocess, sys, time
+task = rc[2].apply_async(lambda: __import__('time').sleep(5) or 'finished')
+time.sleep(0.5)
+subprocess.run(COMMAND, check=True)
+print(rc.ids, task.get(timeout=60))
+"""
+    command = [sys.executable, "-m", "ipython_builder", "scale", "main", "1"]
+    said = console(cli, "main", code.replace("COMMAND", repr(command)))
+    assert said.split("\n")[-1] == "[2] finished"
