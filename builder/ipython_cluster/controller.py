@@ -10,10 +10,12 @@ from ipython_cluster._start import without_working_folder
 without_working_folder()
 
 import ctypes  # noqa: E402
+import io  # noqa: E402
 import json  # noqa: E402
 import multiprocessing  # noqa: E402
 import os  # noqa: E402
 import signal  # noqa: E402
+import sys  # noqa: E402
 import uuid  # noqa: E402
 from functools import partial  # noqa: E402
 
@@ -150,6 +152,23 @@ class Controller(app.IPController):
                 self.order(**{what: uuids[start : start + 50]})
 
 
+class Log(io.FileIO):
+    """What finds no room is left out: a flush that fails would end who wanted to say something."""
+
+    def write(self, data):
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def say_what_fits():
+    """Have a full disk under the log end nothing."""
+    for name in ("stdout", "stderr"):
+        lines = io.BufferedWriter(Log(getattr(sys, name).fileno(), "wb", closefd=False))
+        setattr(sys, name, io.TextIOWrapper(lines, "utf-8", "backslashreplace", line_buffering=True))
+
+
 def die_with_parent():
     """A killed controller leaves no process that holds its ports."""
     try:
@@ -159,6 +178,7 @@ def die_with_parent():
 
 
 def main():
+    say_what_fits()
     # Since Python 3.14 children are started by a server that imports everything again: 321 MB instead of 84.
     multiprocessing.set_start_method("fork")
     os.register_at_fork(after_in_child=die_with_parent)

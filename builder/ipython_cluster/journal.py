@@ -1,12 +1,13 @@
 """What a task scheduler had when it was killed, for its successor: a file that is appended to, and rewritten.
 
 A process that is killed loses no written byte, so nothing is synced. The journal of another boot of the
-machine is nobody's. A full disk ends the journal, never the scheduler.
+machine is nobody's. A full disk ends the journal, never the scheduler; it is begun anew when there is room.
 """
 
 import json
 import os
 import struct
+import time
 from collections import OrderedDict
 
 HEAD = struct.Struct("<II")  # bytes of a record's JSON, bytes of the frames that follow it
@@ -14,6 +15,7 @@ TASK_BYTES = 16 * 2**20  # a task with more is only known by name: it cannot be 
 LIVE_BYTES = 256 * 2**20  # the same for tasks that come when this much is waiting
 SLACK_BYTES = 8 * 2**20  # of finished tasks that may lie in the file before it is rewritten
 FINISHED = 2000  # finished tasks on which others may depend
+AGAIN_SECONDS = 5.0  # between two attempts to begin anew
 DELIMITER = b"<IDS|MSG>"
 NAMED_FRAMES = 4  # after the delimiter: signature, header, parent, metadata; then content and buffers
 
@@ -37,9 +39,10 @@ class Found:
 
 
 class Journal:
-    """Written by one scheduler, read by the next.
+    """Written by one scheduler, read by the next. It knows what it would write also while it cannot.
 
     Attributes:
+        path: of the file; without one there is no journal.
         finished: msg_id -> (whether it went well, engine or None), the last ones.
     """
 
@@ -47,6 +50,7 @@ class Journal:
         self.path = path
         self.log = log
         self.file = None
+        self.ended = None  # when the file could not be written
         self.tasks = {}  # msg_id -> [record, frames, engine]
         self.live = 0
         self.size = 0
@@ -106,7 +110,7 @@ class Journal:
 
     def add(self, msg_id, frames, retries):
         """A task came in; `frames` are its message as it came, with the client's address."""
-        if self.file is None or msg_id in self.tasks:
+        if self.path is None or msg_id in self.tasks:
             return
         parts = [getattr(frame, "buffer", frame) for frame in frames]
         size = sum(map(len, parts))
@@ -126,7 +130,7 @@ class Journal:
             self.write({"kind": "assigned", "id": msg_id, "engine": engine.decode() if engine else None})
 
     def finish(self, msg_id, good, engine):
-        if self.file is None:
+        if self.path is None:
             return
         task = self.tasks.pop(msg_id, None)
         if task is not None:
@@ -171,9 +175,15 @@ class Journal:
                 os.replace(new, self.path)
             except OSError as problem:
                 self.end(problem)
+        if self.file is not None and self.ended is not None:
+            self.log.warning("journal: written again")
+            self.ended = None
 
     def write(self, record, parts=()):
+        """Append a record of what has been noted already."""
         if self.file is None:
+            if self.ended is not None and time.monotonic() - self.ended > AGAIN_SECONDS:
+                self.rewrite()
             return
         text = json.dumps(record).encode()
         data = b"".join([HEAD.pack(len(text), sum(map(len, parts))), text, *parts])
@@ -187,9 +197,10 @@ class Journal:
 
     def end(self, problem):
         """Without a journal: what a successor would read now would be wrong."""
-        self.log.warning("journal: unfinished tasks would be lost if this controller died: %s", problem)
+        if self.ended is None:
+            self.log.warning("journal: unfinished tasks would be lost if this controller died: %s", problem)
+        self.ended = time.monotonic()
         self.close()
-        self.tasks.clear()
         for path in (self.path, self.path + ".new"):
             try:
                 os.unlink(path)
