@@ -122,10 +122,10 @@ class Stand:
         self.start("controller")
         self.add(range(engines))
 
-    def add(self, numbers: Iterable[int]) -> None:
+    def add(self, numbers: Iterable[int], **options: Any) -> None:
         """Start these engines, and wait for them."""
         for number in numbers:
-            self.start("engine", number)
+            self.start("engine", number, **options)
         self.registered(numbers)
 
     def registered(self, numbers: Iterable[int]) -> None:

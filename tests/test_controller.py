@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import ipyparallel as ipp
 import pytest
 
+from tests.conftest import require
 from tests.stand import MB, Stand, resident, stand
 from tests.workbench import until
 
@@ -167,3 +170,134 @@ def test_a_full_disk_costs_the_journal_and_nothing_else(tmp_path: Path) -> None:
         there.restart_controller()
         results = [got(one) for one in waiting]
         assert len([one for one in results if one != "EngineError"]) >= 10
+
+
+class Cable:
+    """A network between this machine and a namespace of its own, where engines run; it can be pulled.
+
+    Attributes:
+        host: this end's address.
+        before: words that run a command at the other end.
+    """
+
+    def __init__(self) -> None:
+        self.far = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        self.before = ["nsenter", "--target", str(self.far.pid), "--net"]
+        number = self.far.pid % 16000
+        self.name = f"near{number}"
+        net = f"10.213.{number // 64}.{number % 64 * 4}"
+        self.host, there = (f"{net.rpartition('.')[0]}.{number % 64 * 4 + one}" for one in (1, 2))
+        try:
+            here = os.readlink("/proc/self/ns/net")
+            until(lambda: os.readlink(f"/proc/{self.far.pid}/ns/net") != here, "there is a namespace", 5)
+            self.ip(
+                "link", "add", self.name, "type", "veth", "peer", "name", "far", "netns", str(self.far.pid)
+            )
+            self.ip("addr", "add", f"{self.host}/30", "dev", self.name)
+            self.ip("link", "set", self.name, "up")
+            self.ip("addr", "add", f"{there}/30", "dev", "far", far=True)
+            self.ip("link", "set", "far", "up", far=True)
+            self.ip("link", "set", "lo", "up", far=True)
+        except (subprocess.CalledProcessError, OSError, AssertionError) as problem:
+            self.close()
+            said = getattr(problem, "stderr", None) or problem
+            pytest.skip(f"only root may make network namespaces, and only where it may: {said}")
+
+    def ip(self, *words: str, far: bool = False) -> None:
+        command = [*(self.before if far else []), "ip", *words]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+
+    def pull(self) -> None:
+        self.ip("link", "set", self.name, "down")
+
+    def plug(self) -> None:
+        self.ip("link", "set", self.name, "up")
+
+    def forget(self) -> int:
+        """End all connections at the other end; while the cable is pulled, this end does not hear of it."""
+        command = [*self.before, "ss", "--kill", "--no-header", "--tcp", "dst", self.host]
+        return len(subprocess.run(command, check=True, capture_output=True).stdout.splitlines())
+
+    def close(self) -> None:
+        self.far.kill()  # the namespace goes with its last process, and the cable with it
+        self.far.wait()
+
+
+@pytest.fixture
+def cable() -> Iterator[Cable]:
+    for tool in ("ip", "ss", "unshare", "nsenter"):
+        require(tool)
+    made = Cable()
+    yield made
+    made.close()
+
+
+class Interrupted:
+    """Work on two engines that goes on while they cannot be reached, and what must be true afterwards."""
+
+    def __init__(self, there: Stand, mark: Path) -> None:
+        self.there = there
+        self.rc = rc = there.client()
+        self.view = rc.load_balanced_view()
+        rc[:].push({"kept": 5}, block=False).get(timeout=SECONDS)
+        self.uuids = dict(there.uuids)
+        self.pids = rc[:].apply_async(os.getpid).get(timeout=SECONDS)
+        self.tasks = [self.view.apply_async(eval, touch(mark, 3)) for _ in range(4)]
+        self.tasks.append(rc[0].apply_async(eval, sleep(1)))
+        until(lambda: mark.exists() and len(mark.read_text()) == 2, "both engines work")
+
+    def submit(self) -> None:
+        """More, while nobody gets it."""
+        shared = self.rc.broadcast_view()
+        self.tasks += [
+            self.view.apply_async(os.getpid),
+            self.rc[1].apply_async(os.getpid),
+            shared.apply_async(os.getpid),
+        ]
+
+    def is_over(self) -> list[Any]:
+        """Nothing hangs, nobody is missing, nothing is forgotten; returns the results of the tasks."""
+        results = [got(task) for task in self.tasks]
+        until(lambda: self.there.uuids == self.uuids and self.rc.ids == [0, 1], "all are there again")
+        assert self.rc[:].pull("kept", block=False).get(timeout=SECONDS) == [5, 5]
+        assert self.rc[:].apply_async(os.getpid).get(timeout=SECONDS) == self.pids
+        assert self.rc.broadcast_view().apply_async(os.getpid).get(timeout=SECONDS) == self.pids
+        assert set(got(self.view.map_async(eval, [sleep(0.1)] * 10, chunksize=1))) == set(self.pids)
+        return results
+
+
+def test_twenty_seconds_without_network_cost_nothing(cable: Cable, tmp_path: Path) -> None:
+    with stand(tmp_path, host=cable.host) as there:
+        there.start("controller")
+        there.add(range(2), before=cable.before)
+        work = Interrupted(there, tmp_path / "mark")
+        cable.pull()
+        work.submit()
+        time.sleep(20)
+        assert there.uuids == work.uuids
+        cable.plug()
+        assert not {"EngineError", "CompositeError"} & set(map(str, work.is_over()))
+
+
+def test_connections_that_only_one_end_believes_in(cable: Cable, tmp_path: Path) -> None:
+    with stand(tmp_path, host=cable.host) as there:
+        there.start("controller")
+        there.add(range(2), before=cable.before)
+        work = Interrupted(there, tmp_path / "mark")
+        cable.pull()
+        if not cable.forget():
+            pytest.skip("this kernel ends no connections of others (CONFIG_INET_DIAG_DESTROY)")
+        work.submit()
+        time.sleep(2)
+        cable.plug()
+        work.is_over()
+
+
+def test_a_controller_that_stands_still_for_twenty_seconds(there: Stand, tmp_path: Path) -> None:
+    work = Interrupted(there, tmp_path / "mark")
+    controller = there.processes["controller", 0].pid
+    os.killpg(controller, signal.SIGSTOP)
+    work.submit()
+    time.sleep(20)
+    os.killpg(controller, signal.SIGCONT)
+    assert not {"EngineError", "CompositeError"} & set(map(str, work.is_over()))

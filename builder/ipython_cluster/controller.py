@@ -72,7 +72,10 @@ class Controller(app.IPController):
         Hub.name = uuid.uuid4().hex
         app.Hub = Hub
         app.start_heartmonitor = partial(heartbeat.start, app.start_heartmonitor, hearts)
+        app.BroadcastScheduler = scheduler.BroadcastScheduler
         super().init_hub()
+        # An engine or a client may come again before we have noticed that its old connection is dead.
+        self.hub.query.socket.router_handover = True
 
     def launch_python_scheduler(self, name, scheduler_args, children):
         if scheduler_args["scheduler_class"] is app.TaskScheduler:

@@ -32,6 +32,7 @@ class Monitor(HeartMonitor):
         self.hurry = time.monotonic() + HURRY_SECONDS
         self.beaten = time.monotonic()
         self.timer = None
+        self.pong_stream.socket.router_handover = True  # a heart that comes again over a new connection
         self.pong_stream.on_recv(self.handle_pong)
         if self.line >= 0:
             os.set_blocking(self.line, False)

@@ -39,7 +39,7 @@ class Hub(hub.Hub):
     hurry = -1
     asks = False
     order = staticmethod(lambda **message: None)
-    name = ""  # another one with each start: clients see by it that they speak with a successor
+    name = ""  # another one with each start; a client that is told none speaks with a stranger
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -59,10 +59,13 @@ class Hub(hub.Hub):
 
     def register_engine(self, reg, msg):
         uuid = str(msg["content"].get("uuid"))
-        if uuid.encode() in self.by_ident:
+        eid = self.by_ident.get(uuid.encode())
+        if eid is not None:
             # An engine whose line was broken for a moment asks again, to be sure.
             content = failure(KeyError("uuid {!r} in use".format(uuid)))
             self.session.send(self.query, "registration_reply", content=content, ident=reg)
+            # Who has sent it something asks whether it came.
+            self.session.send(self.notifier, "registration_notification", {"id": eid, "uuid": uuid})
             return None
         result = super().register_engine(reg, msg)
         self.call_hearts([uuid.encode()])

@@ -1,4 +1,4 @@
-"""What a client does when its controller was killed and another is there: it asks, so that nothing hangs.
+"""What a client does when its connection broke, or its controller was killed: it asks, so that nothing hangs.
 
 ØMQ connects again by itself; what was on its way is gone. Nobody is asked by the clock: each question goes
 the way that the lost message went, so its answer comes after every answer that is still to come. What is not
@@ -9,6 +9,7 @@ Costs one more question when a client is made, and does nothing on a cluster tha
 
 import logging
 import weakref
+from functools import partial
 
 import zmq
 from ipyparallel import error, serialize
@@ -19,7 +20,7 @@ ASK_SECONDS = 1.0  # between two questions; the first is asked as long after the
 ROUNDS = 4  # after which there is more time between them
 REQUEST_SECONDS = 5.0  # for answers to what is no task
 GONE_SECONDS = 30.0  # for the engines to come to the new controller
-LOST = "the controller was restarted while task {!r} or its result was on its way"
+LOST = "the connection broke, or the controller was restarted, while task {!r} or its result was on its way"
 
 log = logging.getLogger("ipython_cluster")
 
@@ -48,7 +49,7 @@ def extend(module):
             if name:
                 self._context = context
         if name:
-            self._io_loop.add_callback(Watch(self, name).start)
+            self._io_loop.add_callback(Watch(self).start)
 
     if all(hasattr(module.Client, one) for one in ("_connect", "_handle_stranded_msgs", "_setup_streams")):
         module.Client._connect = _connect
@@ -68,12 +69,12 @@ def controller_of(client, timeout):
 class Watch:
     """Looks after one client's connection, in the client's own thread of input and output."""
 
-    def __init__(self, client, name):
+    def __init__(self, client):
         self.client = weakref.ref(client)
-        self.name = name
-        self.round = 0  # how many controllers have died; what an earlier round still wants to do is over
+        self.round = 0  # how many connections have broken; what an earlier round still wants to do is over
         self.asked = {}  # msg_id of a question -> (engine or None, what its answer decides)
-        self.seen = set()  # engines that the new controller knows
+        self.seen = set()  # engines that the controller knows
+        self.broken = set()  # of these, who has come to it again
 
     def start(self):
         client = self.client()
@@ -84,23 +85,48 @@ class Watch:
         events = client._query_socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
         self.monitor = ZMQStream(events, self.loop)
         self.monitor.on_recv(self.connected)
+        self.seen.update(client._engines.values())
         client._registration_callbacks.append(self.noted)
         handlers = client._queue_handlers
         handlers[KNOWN + "_reply"] = handlers["kernel_info_reply"] = self.answered
-        stock = handlers["apply_reply"]
-        handlers["apply_reply"] = lambda msg: self.answered(msg) or stock(msg)
+        for kind in ("apply_reply", "execute_reply"):
+            handlers[kind] = partial(self.reply, handlers[kind])
 
     def connected(self, frames):
-        """There is a new connection to a hub: which?"""
+        """There is a new connection to a hub, the same or another one: ask whom it knows."""
         client = self.client()
         if client is None or client._closed:
             return
         future = client._send(client._query_stream, "connection_request")
         future.add_done_callback(self.hub_answers)
 
+    def reply(self, stock, msg):
+        """To a question of ours, or to a task; one that was reported as lost is outstanding no more."""
+        client = self.client()
+        if client is None or self.answered(msg):
+            return
+        metadata = msg["metadata"]
+        msg_id = metadata.get("is_coalescing") and metadata.get("original_msg_id")
+        if (msg_id or msg["parent_header"].get("msg_id")) in client.outstanding:
+            stock(msg)
+
     def noted(self, event):
-        if event.get("event") == "register":
-            self.seen.add(event.get("uuid"))
+        uuid = event.get("uuid")
+        if event.get("event") != "register":
+            self.seen.discard(uuid)
+        elif uuid in self.seen:
+            if not self.broken:
+                self.later(ASK_SECONDS, self.ask_broken)
+            self.broken.add(uuid)
+        else:
+            self.seen.add(uuid)
+
+    def ask_broken(self, client):
+        """The line of some engines to the controller was broken, and what was on its way is lost."""
+        broken, self.broken = self.broken, set()
+        before = {one for uuid in broken for one in client._outstanding_dict[uuid]} & client.outstanding
+        if before:
+            self.ask(client, 0, before, set())
 
     def later(self, seconds, do, *arguments):
         """Call `do(client, *arguments)`, unless the client is closed or its controller has died again."""
@@ -116,11 +142,11 @@ class Watch:
     def hub_answers(self, future):
         client = self.client()
         content = future.result()["content"]
-        if client is None or client._closed or content.get("controller") in (None, self.name):
+        if client is None or client._closed or "engines" not in content:
             return
-        self.name = content["controller"]
         self.round += 1
         self.asked = {}
+        self.broken = set()
         self.seen = set(content["engines"].values())
         client._update_engines(content["engines"])
         requests = dict(client._futures)
@@ -216,7 +242,7 @@ class Watch:
                 future.set_result(client.session.msg("hub_error", failure(msg_id)))
 
     def drop_engines(self, client):
-        """Engines that did not come to the new controller are gone."""
+        """Engines that the controller does not know by now are gone."""
         for eid in client.ids:
             uuid = client._engines[eid]
             if uuid not in self.seen:

@@ -9,7 +9,7 @@ import os
 
 import zmq
 from ipyparallel import error, util
-from ipyparallel.controller import task_scheduler
+from ipyparallel.controller import broadcast_scheduler, task_scheduler
 
 from ipython_cluster.database import Recent
 from ipython_cluster.hub import failure
@@ -26,8 +26,27 @@ GONE_SECONDS = 30.0  # for the engines of a dead controller to come to its succe
 
 DIED = "Engine {engine!r} died while running task {task!r}"
 RESTARTED = (
-    "the controller was restarted while it had task {task!r}, and its result, if there was one, is lost"
+    "the connection broke, or the controller was restarted, while task {task!r} or its result was on its way"
 )
+
+
+def hand_over(*streams):
+    """An address that comes again is the same engine or client over a new connection; ours may look whole."""
+    for stream in streams:
+        stream.socket.router_handover = True
+
+
+class BroadcastScheduler(broadcast_scheduler.BroadcastScheduler):
+    """Relays one task to many engines."""
+
+    def start(self):
+        hand_over(self.client_stream, *([self.engine_stream] if self.is_leaf else self.outgoing_streams))
+        super().start()
+
+    def coalescing_reply(self, raw_msg, msg, original_msg_id, outgoing_id, idents):
+        # The one before us may have had replies of other engines; the client asks, and hears that it is lost.
+        if original_msg_id in self.accumulated_replies:
+            super().coalescing_reply(raw_msg, msg, original_msg_id, outgoing_id, idents)
 
 
 class TaskScheduler(task_scheduler.TaskScheduler):
@@ -60,11 +79,11 @@ class TaskScheduler(task_scheduler.TaskScheduler):
             self.journal.add(msg_id, found.frames, found.retries)
             self.journal.assign(msg_id, found.engine)
             self.held[found.frames[0]] = []
+        hand_over(self.client_stream, self.engine_stream)
         super().start()
         if self.found:
             self.log.warning("%i tasks of the controller before are not finished", len(self.found))
             self.loop.call_later(GONE_SECONDS, self.give_up)
-            self.client_stream.socket.router_handover = True
         if self.orders >= 0:
             os.set_blocking(self.orders, False)
             self.loop.add_handler(self.orders, self.hear, self.loop.READ)
@@ -100,8 +119,14 @@ class TaskScheduler(task_scheduler.TaskScheduler):
     # -- engines ---------------------------------------------------------------------------------------
 
     def _register_engine(self, uid):
-        if uid in self.targets or uid in self.lost:
-            return  # told twice, or too late
+        if uid in self.lost:
+            return  # too late
+        if uid in self.targets:
+            # Its line was broken for a moment, and what was on its way is lost.
+            if uid not in self.asked:
+                self.asked[uid] = set()
+                self.ask(uid)
+            return
         self.take_up(uid)
         for msg_id, engine in self.destinations.items() if self.inherited else ():
             if engine == uid:
