@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,12 +33,12 @@ def there(tmp_path: Path) -> Iterator[Stand]:
         yield made
 
 
-def sleep(seconds: float) -> str:
+def sleep(seconds: float | str) -> str:
     """For `eval` on an engine: the engine's process, after a while."""
     return f"__import__('time').sleep({seconds}) or __import__('os').getpid()"
 
 
-def touch(path: Path, seconds: float = 0) -> str:
+def touch(path: Path, seconds: float | str = 0) -> str:
     """For `eval` on an engine: say that it has begun, and take a while."""
     return f"(open({str(path)!r}, 'a').write('x'), {sleep(seconds)})[1]"
 
@@ -301,3 +303,208 @@ def test_a_controller_that_stands_still_for_twenty_seconds(there: Stand, tmp_pat
     time.sleep(20)
     os.killpg(controller, signal.SIGCONT)
     assert not {"EngineError", "CompositeError"} & set(map(str, work.is_over()))
+
+
+def test_broadcasts_outlive_their_controller(there: Stand, tmp_path: Path) -> None:
+    rc = there.client()
+    pids = rc[:].apply_async(os.getpid).get(timeout=SECONDS)
+    for together in (False, True):
+        view = rc.broadcast_view(is_coalescing=together)
+        assert view.apply_async(os.getpid).get(timeout=SECONDS) == pids
+        mark = tmp_path / f"mark-{together}"
+        # The first engine answers the controller that is killed, the second one its successor.
+        seconds = f"0.1 if __import__('os').getpid() == {pids[0]} else 2"
+        split = view.apply_async(eval, touch(mark, seconds))
+        waiting = view.apply_async(os.getpid)
+        until(lambda mark=mark: mark.exists() and len(mark.read_text()) == 2, "both engines work")
+        time.sleep(0.5)
+        there.restart_controller()
+        for task in (split, waiting):
+            # What comes is right, and what does not come is said.
+            assert got(task) in (pids, "EngineError", "CompositeError")
+        assert view.apply_async(os.getpid).get(timeout=SECONDS) == pids
+    assert "KeyError" not in there.log("controller").read_text()
+
+
+# The clock on the wall, ahead by the seconds in a file; the steady one is left alone, as when a clock is set.
+CLOCK = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+static long ahead(void) {
+    char text[32] = "";
+    int file = open(getenv("TEST_CLOCK"), O_RDONLY | O_CLOEXEC);
+    if (file < 0) return 0;
+    if (read(file, text, sizeof text - 1) < 0) text[0] = 0;
+    close(file);
+    return atol(text);
+}
+int clock_gettime(clockid_t which, struct timespec *now) {
+    int rc = syscall(SYS_clock_gettime, which, now);
+    if (!rc && (which == CLOCK_REALTIME || which == CLOCK_REALTIME_COARSE)) now->tv_sec += ahead();
+    return rc;
+}
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    now->tv_sec = t.tv_sec;
+    now->tv_usec = t.tv_nsec / 1000;
+    return 0;
+}
+time_t time(time_t *result) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    if (result) *result = t.tv_sec;
+    return t.tv_sec;
+}
+"""
+
+
+def test_a_clock_that_is_set_stops_nothing(tmp_path: Path) -> None:
+    clock = tmp_path / "clock"
+    clock.write_text("0")
+    (tmp_path / "clock.c").write_text(CLOCK)
+    command = [require("cc"), "-shared", "-fPIC", "-o", tmp_path / "clock.so", tmp_path / "clock.c"]
+    subprocess.run(command, check=True)
+    env = {"LD_PRELOAD": str(tmp_path / "clock.so"), "TEST_CLOCK": str(clock)}
+    with stand(tmp_path / "stand") as there:
+        there.start("controller", env=env)
+        there.add(range(2), env=env)
+        rc = there.client()
+        view = rc.load_balanced_view()
+        uuids = dict(there.uuids)
+        for hours in (2, -2):
+            running = [view.apply_async(eval, sleep(2)) for _ in range(4)]
+            clock.write_text(str(hours * 3600))
+            said = there.said["tasks"]["done"]
+            assert not {"EngineError"} & {got(one) for one in running}
+            # All of them have seen it.
+            task = rc[0].apply_async(time.time)
+            assert abs(got(task) - time.time() - hours * 3600) < 60
+            query = {"msg_id": task.msg_ids[0]}
+            (record,) = until(lambda query=query: rc.db_query(query, keys=["received"]), "the hub has it")
+            assert abs(record["received"].timestamp() - time.time() - hours * 3600) < 60
+            until(lambda said=said: there.said["tasks"]["done"] >= said + 5, "the controller still reports")
+            # Longer than two heartbeats, so that one that stopped would be missed.
+            time.sleep(7)
+            assert there.uuids == uuids
+            there.add([2], env=env)
+            assert got(rc[:].apply_async(pow, 2, 2)) == [4, 4, 4]
+            uuid = there.uuids[2]
+            there.kill("engine", 2)
+            there.tell("controller", lost=uuid)
+            until(lambda: 2 not in there.uuids and rc.ids == [0, 1], "it is forgotten")
+
+
+def test_what_cannot_be_pickled_fails_at_once(there: Stand) -> None:
+    rc = there.client()
+    lock = threading.Lock()
+    for view in (rc[0], rc[:], rc.load_balanced_view(), rc.broadcast_view()):
+        with pytest.raises((TypeError, AttributeError, ValueError, pickle.PicklingError)):
+            view.apply_async(lock.acquire)
+        with pytest.raises((TypeError, AttributeError, ValueError, pickle.PicklingError)):
+            view.apply_async(len, [lock])
+    assert not rc.outstanding
+    # Nor is a result that cannot be.
+    for view in (rc[0], rc.load_balanced_view()):
+        assert got(view.apply_async(eval, "__import__('threading').Lock()")) == "TypeError"
+    assert not rc.outstanding
+    until(lambda: not there.said["busy"], "nobody waits")
+    tasks = there.said["tasks"]
+    assert (tasks["queued"], tasks["running"], tasks["failed"]) == (0, 0, 2)
+
+
+def test_a_task_that_ends_its_engine(there: Stand, tmp_path: Path) -> None:
+    rc = there.client()
+    view = rc.load_balanced_view()
+    mark = tmp_path / "mark"
+    # Ends the engine that has it first.
+    code = f"(open({str(mark)!r}, 'a').write('x'), open({str(mark)!r}).read())[1]"
+    code = f"{sleep(0.2)} if {code} == 'xx' else __import__('os')._exit(3)"
+    with view.temp_flags(retries=1):
+        tried = view.apply_async(eval, code)
+
+    def dies() -> int:
+        """The engine that ended; the supervisor would notice."""
+        engines = {number: there.processes["engine", number] for number in there.uuids}
+        dead = until(lambda: [n for n, process in engines.items() if process.poll() is not None], "one ends")
+        there.tell("controller", lost=there.uuids[dead[0]])
+        until(lambda: dead[0] not in there.uuids, "the controller knows")
+        return int(dead[0])
+
+    first = dies()
+    assert got(tried) == there.processes["engine", 1 - first].pid
+    assert mark.read_text() == "xx"
+    # What has no tries left fails, and what waited for the same engine does not.
+    there.add([first])
+    task = view.apply_async(os._exit, 3)
+    others = [view.apply_async(eval, sleep(0.05)) for _ in range(20)]
+    second = dies()
+    assert got(task) == "EngineError"
+    assert {got(one) for one in others} == {there.processes["engine", 1 - second].pid}
+    assert got(rc[1 - second].apply_async(pow, 2, 2)) == 4
+    last = rc[1 - second].apply_async(os._exit, 3)
+    dies()
+    assert got(last) == "EngineError"
+
+
+def test_the_hub_answers_as_it_is_written(there: Stand) -> None:
+    """As in https://ipyparallel.readthedocs.io/en/latest/reference/db.html and the client's own words."""
+    rc, other = there.client(), there.client()
+    view = rc.load_balanced_view()
+    tasks = [rc[0].apply_async(pow, 2, 5), view.apply_async(pow, 3, 2), view.apply_async(divmod, 1, 0)]
+    assert [got(one) for one in tasks] == [32, 9, "ZeroDivisionError"]
+    ids = [one.msg_ids[0] for one in tasks]
+    until(lambda: there.said["tasks"]["done"] + there.said["tasks"]["failed"] == 3, "the hub knows them all")
+
+    assert other.hub_history() == ids
+    assert [other.get_result(one).get(timeout=SECONDS) for one in ids[:2]] == [32, 9]
+    assert got(other.get_result(ids[2])) == "ZeroDivisionError"
+    status = other.result_status(ids, status_only=True)
+    assert sorted(status["completed"]) == sorted(ids)
+    assert status["pending"] == []
+    (record,) = other.db_query({"msg_id": ids[1]}, keys=["engine_uuid", "completed", "queue"])
+    assert record["engine_uuid"] in there.uuids.values()
+    assert record["queue"] == "task"
+    after = other.db_query({"completed": {"$gte": record["completed"]}}, keys=["msg_id"])
+    assert ids[1] in {one["msg_id"] for one in after}
+    after = other.db_query({"completed": {"$gt": record["completed"]}}, keys=["msg_id"])
+    assert ids[0] not in {one["msg_id"] for one in after}
+    assert len(other.db_query({"queue": "mux"}, keys=["msg_id"])) == 1
+
+    again = other.resubmit(ids[1])
+    assert got(again) in (9, [9])
+    assert again.msg_ids[0] not in ids
+
+    long = rc[0].apply_async(eval, sleep(2))
+    behind = rc[0].apply_async(pow, 2, 2)
+    until(lambda: other.queue_status(targets=0)["queue"] == 2, "both are in the queue")
+    status = other.queue_status(verbose=True)
+    assert status[0]["queue"] == [long.msg_ids[0], behind.msg_ids[0]]
+    assert other.result_status(long.msg_ids, status_only=True)["pending"] == long.msg_ids
+    rc.abort(behind, targets=0, block=True)
+    with pytest.raises(ipp.error.TaskAborted):
+        behind.get(timeout=SECONDS)
+    assert got(long) == there.processes["engine", 0].pid
+    until(lambda: other.queue_status(targets=0)["queue"] == 0, "nothing waits")
+
+    other.purge_hub_results(ids[0])
+    assert ids[0] not in other.hub_history()
+    assert ids[1] in other.hub_history()
+    with pytest.raises((KeyError, ipp.error.RemoteError)):
+        other.get_result(ids[0]).get(timeout=SECONDS)
+    other.purge_hub_results(targets=[0])
+    assert long.msg_ids[0] not in other.hub_history()
+    rc.purge_results("all")
+    assert other.hub_history() == []
+    assert got(view.apply_async(pow, 2, 3)) == 8
+
+    rc.shutdown(targets=[1], block=True)
+    there.processes["engine", 1].wait(SECONDS)
+    until(lambda: rc.ids == other.ids == [0], "the other one has gone")
+    assert got(rc[0].apply_async(pow, 2, 4)) == 16
+    assert got(view.apply_async(os.getpid)) == there.processes["engine", 0].pid

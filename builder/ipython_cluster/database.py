@@ -3,16 +3,18 @@
 ipyparallel's own keeps up to a gigabyte of arguments and results, and counts neither output nor code.
 """
 
+import operator
 from collections import deque
 from copy import deepcopy
 
-from ipyparallel.controller.dictdb import DictDB
+from ipyparallel.controller.dictdb import CompositeFilter, DictDB, filters
 from traitlets import Integer
 
 RECORDS = 4096  # tasks that another client can ask for by id; ten kilobytes each at most times
 DATA_BYTES = 48 * 2**20  # of their arguments, results and output, all together
 TEXT_CHARS = 2**20  # of one task's stdout or stderr, the last ones
 HEAVY = ("buffers", "result_buffers", "stdout", "stderr", "execute_input", "execute_result", "error")
+filters["$gt"] = operator.gt  # ipyparallel's own means $lt
 DROPPED = "dropped"  # the key of a record whose data had to go
 
 
@@ -147,7 +149,11 @@ class Database(DictDB):
         if isinstance(wanted, dict) and list(wanted) == ["$in"]:
             # What clients ask for most: no need to look at every record.
             return [deepcopy(self._records[one]) for one in wanted["$in"] if one in self._records]
-        return super()._match(check)
+        # ipyparallel's own compares all that shall be equal with the last value it was given.
+        tests = {
+            key: CompositeFilter(one if isinstance(one, dict) else {"$eq": one}) for key, one in check.items()
+        }
+        return [deepcopy(one) for one in self._records.values() if self._match_one(one, tests)]
 
     def get_history(self):
         """All known ids in the order in which they came: the clock may have been set in between."""
