@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -293,6 +294,29 @@ def test_connections_that_only_one_end_believes_in(cable: Cable, tmp_path: Path)
         time.sleep(2)
         cable.plug()
         work.is_over()
+
+
+def test_a_client_whose_connections_break(there: Stand) -> None:
+    rc = there.client()
+    ports = json.loads((there.security / "ipcontroller-client.json").read_text())
+    first, last = ports["registration"], ports["broadcast"]
+    which = ["dst", "127.0.0.1", "dport", ">=", f":{first}", "dport", "<=", f":{last}"]
+    views = [rc[0], rc[1], rc.load_balanced_view(), rc.broadcast_view()]
+    for _ in range(3):
+        tasks = [view.apply_async(eval, sleep(0.02)) for _ in range(40) for view in views]
+        tasks[20].wait(SECONDS)
+        done = subprocess.run(
+            [require("ss"), "--kill", "--no-header", "--tcp", *which],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        if not done.stdout:
+            pytest.skip(
+                "only root may end connections, and only where the kernel has CONFIG_INET_DIAG_DESTROY"
+            )
+        results = [got(task) for task in tasks]
+        assert len([one for one in results if not isinstance(one, str)]) >= 20
+    assert rc.ids == [0, 1]
+    assert rc[:].apply_async(pow, 2, 2).get(timeout=SECONDS) == [4, 4]
 
 
 def test_a_controller_that_stands_still_for_twenty_seconds(there: Stand, tmp_path: Path) -> None:
