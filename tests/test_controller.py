@@ -294,6 +294,13 @@ def test_connections_that_only_one_end_believes_in(cable: Cable, tmp_path: Path)
         time.sleep(2)
         cable.plug()
         work.is_over()
+        # The same while nobody says anything: nothing that is sent shows this end that nobody is there.
+        cable.pull()
+        cable.forget()
+        time.sleep(1)
+        cable.plug()
+        until(lambda: [got(one.apply_async(pow, 2, 2)) for one in work.rc] == [4, 4], "both can be reached")
+        work.is_over()
 
 
 def test_a_client_whose_connections_break(there: Stand) -> None:

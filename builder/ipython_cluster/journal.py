@@ -200,6 +200,7 @@ class Journal:
         if self.ended is None:
             self.log.warning("journal: unfinished tasks would be lost if this controller died: %s", problem)
         self.ended = time.monotonic()
+        self.size = 0
         self.close()
         for path in (self.path, self.path + ".new"):
             try:

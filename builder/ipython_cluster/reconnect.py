@@ -142,7 +142,7 @@ class Watch:
     def hub_answers(self, future):
         client = self.client()
         content = future.result()["content"]
-        if client is None or client._closed or "engines" not in content:
+        if client is None or client._closed or not content.get("controller"):
             return
         self.round += 1
         self.asked = {}
