@@ -230,8 +230,8 @@ def main() -> None:
         common.Case(name, [one[key] for one in peer.details], [one[key] for one in ours.details])
         for name, key in (("page answers", "page"), ("engines registered", "engines"))
     )
-    bar = "no slower than by hand"
-    ready = common.Case(f"page and {count} engines", *seconds, bar, lambda case: case.ratio >= 1)
+    bar = "at most 0.35 of the time"
+    ready = common.Case(f"page and {count} engines", *seconds, bar, lambda case: case.ratio >= 1 / 0.35)
     returned = statistics.median(one["returned"] for one in ours.details)
     common.report(
         f"up -n {count}, warm", "by hand", [page, engines, ready], options,

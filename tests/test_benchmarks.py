@@ -15,6 +15,7 @@ from tests.conftest import CHECKOUT, Home
 CASES = {
     "cli": {"first words"},
     "engines": {"2 engines, time", "2 engines, CPU", "2 engines, memory"},
+    "imports": {"first import, 2 engines"},
     "environment": {"cold", "warm", "present"},
     "start": {"page answers", "engines registered", "page and 2 engines"},
 }

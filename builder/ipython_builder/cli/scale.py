@@ -18,7 +18,8 @@ from ipython_builder.events import counted
 def command(context: Context, label: str, n: int) -> None:
     """Have N engines in the cluster LABEL; 0 keeps the cluster without any.
 
-    New engines are there when the command ends; the ones that leave are those with the highest ids.
+    New engines are there when the command ends. Idle ones leave first; a busy one may finish its task,
+    for up to half a minute.
     """
     state = platform(context).scale(label, n)
     if context.json:
