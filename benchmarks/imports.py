@@ -1,8 +1,8 @@
 """The first import of a notebook's libraries on eight engines, against those of `ipcluster start`.
 
-The time is that of one call which imports numpy, pandas, scipy.stats and matplotlib.pyplot on all engines, from
-a client in their environment that has already spoken to each. The engines are new in every run. Ours have
-imported what the notebook beside them names before they were forked. Bar: at most 0.05 of the time.
+The time is that of one call which imports numpy, pandas, scipy.stats and matplotlib.pyplot on all engines,
+from a client in their environment that has already spoken to each. The engines are new in every run. Ours
+have imported what the notebook beside them names before they were forked. Bar: at most 0.05 of the time.
 """
 
 from __future__ import annotations

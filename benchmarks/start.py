@@ -2,7 +2,8 @@
 
 Ready means, on both sides and seen from outside in the same way: the page answers with HTTP 200, and a
 client in the engines' environment sees all of them. Both sides are warm, with the same versions of JupyterLab
-and ipyparallel. By hand both commands are typed at the same moment. Bar: no slower than by hand.
+and ipyparallel. By hand both commands are typed at the same moment. Bar: at most 0.35 of
+the time.
 """
 
 from __future__ import annotations
