@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -54,7 +55,8 @@ def find(browser: webdriver.Chrome, selector: str) -> Any:
 
 
 def text_of(browser: webdriver.Chrome, selector: str, wanted: str) -> None:
-    WebDriverWait(browser, PATIENCE).until(
+    # An element of the page that is being left is no answer: the next look asks the page that comes.
+    WebDriverWait(browser, PATIENCE, ignored_exceptions=[StaleElementReferenceException]).until(
         lambda page: any(wanted in one.text for one in page.find_elements(By.CSS_SELECTOR, selector)),
         f"{wanted!r} in {selector}",
     )
