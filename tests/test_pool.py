@@ -6,13 +6,15 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ipython_builder import processes
-from tests.conftest import Cli, Home
+from tests.conftest import Cli, Home, missing
 from tests.workbench import console, notebook, pid_of, until
 
 pytestmark = pytest.mark.slow
@@ -256,3 +258,47 @@ print(rc.ids, task.get(timeout=60))
     command = [sys.executable, "-m", "ipython_builder", "scale", "main", "1"]
     said = console(cli, "main", code.replace("COMMAND", repr(command)))
     assert said.split("\n")[-1] == "[2] finished"
+
+
+@contextmanager
+def little_memory(megabytes: int, tmp_path: Path) -> Iterator[Path]:
+    """The file that takes the pids of processes that may have so much memory together, as in a container."""
+    root = Path("/sys/fs/cgroup")
+    older = root / "memory"
+    if older.is_dir():  # version 1 of control groups
+        group, limit = older / tmp_path.name, "memory.limit_in_bytes"
+    else:
+        group, limit = root / tmp_path.name, "memory.max"
+    try:
+        group.mkdir()
+    except OSError as error:
+        missing(f"a control group for memory ({error})")
+    try:
+        try:
+            (group / limit).write_text(str(megabytes * 1024**2))
+        except OSError as error:
+            missing(f"a limit of memory ({error})")
+        yield group / "cgroup.procs"
+    finally:
+        until(lambda: not (group / "cgroup.procs").read_text(), "all in the group have ended")
+        group.rmdir()
+
+
+def test_an_engine_that_eats_all_memory_is_said_to(cli: Cli, folder: Path, tmp_path: Path) -> None:
+    cli("up", folder, "-n", "2", "--label", "main", check=True)
+    with little_memory(300, tmp_path) as group:
+        group.write_text(str(pid_of(cli, "main", "engine", 1)))
+        code = """
+task = rc[1].apply_async(lambda: len(b'x' * 10**9))
+try:
+    task.get(timeout=120)
+except Exception as error:
+    print(error.ename)
+"""
+        assert console(cli, "main", code) == "EngineError"
+        until(lambda: ready(cli), "the engine is back")
+    engine = roles(cli)["engine", 1]
+    assert engine["reason"] == "killed by the kernel: out of memory"
+    assert engine["restarts"] == 1
+    assert roles(cli)["engine", 0]["restarts"] == 0
+    assert "out of memory" in cli("logs", "main", "supervisor", check=True).stdout

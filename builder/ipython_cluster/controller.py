@@ -5,17 +5,15 @@ It ends when one of its processes does: the supervisor starts all of them again,
 a controller.
 """
 
-from ipython_cluster._start import without_working_folder
+from ipython_cluster._start import say_what_fits, without_working_folder
 
 without_working_folder()
 
 import ctypes  # noqa: E402
-import io  # noqa: E402
 import json  # noqa: E402
 import multiprocessing  # noqa: E402
 import os  # noqa: E402
 import signal  # noqa: E402
-import sys  # noqa: E402
 import uuid  # noqa: E402
 from functools import partial  # noqa: E402
 
@@ -153,23 +151,6 @@ class Controller(app.IPController):
             uuids = message.get(what) or []
             for start in range(0, len(uuids), 50):
                 self.order(**{what: uuids[start : start + 50]})
-
-
-class Log(io.FileIO):
-    """What finds no room is left out: a flush that fails would end who wanted to say something."""
-
-    def write(self, data):
-        try:
-            return super().write(data)
-        except OSError:
-            return len(data)
-
-
-def say_what_fits():
-    """Have a full disk under the log end nothing."""
-    for name in ("stdout", "stderr"):
-        lines = io.BufferedWriter(Log(getattr(sys, name).fileno(), "wb", closefd=False))
-        setattr(sys, name, io.TextIOWrapper(lines, "utf-8", "backslashreplace", line_buffering=True))
 
 
 def die_with_parent():

@@ -5,7 +5,7 @@ connection file, or let a pool fork it. The supervisor restarts it, and its cont
 so it needs no nanny process.
 """
 
-from ipython_cluster._start import with_notebooks, without_working_folder
+from ipython_cluster._start import say_what_fits, with_notebooks, without_working_folder
 
 without_working_folder()
 
@@ -142,6 +142,7 @@ ARGUMENTS = [
 
 
 def main():
+    say_what_fits()
     number = ["--IPEngine.id=" + sys.argv[1]] if len(sys.argv) > 1 else []
     if sys.version_info >= (3, 14):
         asyncio.set_event_loop(asyncio.new_event_loop())  # 3.14 no longer makes one when asked for it

@@ -9,12 +9,13 @@ after each: threads, child processes, open sockets and devices. A module that le
 starting over without it.
 """
 
-from ipython_cluster._start import without_working_folder
+from ipython_cluster._start import say_what_fits, without_working_folder
 
 without_working_folder()
 
 import gc  # noqa: E402
 import importlib  # noqa: E402
+import importlib.metadata  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import signal  # noqa: E402
@@ -36,10 +37,22 @@ NUMERICAL = (
 LATE = (
     "ipykernel.debugger", "tornado.gen", "tornado.locks", "tornado.platform.asyncio", "tornado.queues",
 )  # fmt: skip
+# Whose inside is made before the fork: the first and the last major version that it is sound with.
+KNOWN = {"ipyparallel": (8, 9), "ipykernel": (6, 7)}
 # Devices that every process may have open.
 HARMLESS = tuple(
     "/dev/" + name for name in ("null", "zero", "full", "random", "urandom", "tty", "pts/", "shm/", "console")
 )
+
+
+def unknown():
+    """Why the installed versions are none that can be forked, in words; empty if they can."""
+    for name, (first, last) in KNOWN.items():
+        version = importlib.metadata.version(name)
+        major = version.partition(".")[0]
+        if not (major.isdigit() and first <= int(major) <= last):
+            return "the pool knows {} {} to {}, and not {}".format(name, first, last, version)
+    return ""
 
 
 def left_behind(before):
@@ -303,11 +316,24 @@ def limit_threads(chosen, threads):
         threadpool_limits(most)
 
 
+def prepare(pool):
+    """Do all that comes before a fork; why there can be none, in words, or nothing."""
+    reason = unknown()
+    if reason:
+        return reason
+    pool.preload()
+    try:
+        return pool.make()
+    except Exception as error:  # a version whose number says less than it should: engines start without us
+        pool.log("no engine can be made before the fork:\n" + traceback.format_exc())
+        return "{}: {}".format(type(error).__name__, error)
+
+
 def main():
+    say_what_fits()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an engine's own handlers come at its start
     pool = Pool()
-    pool.preload()
-    reason = pool.make()
+    reason = prepare(pool)
     if reason:
         pool.log("engines are started one by one: " + reason)
         pool.channel.send(refuses=reason)
