@@ -12,6 +12,7 @@ difference, make the exit code 1.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fnmatch
 import json
 import os
@@ -60,7 +61,8 @@ class Side:
         print(f"{self.name:<6} {module}", end="  ", flush=True)
         report = self.work / "report.xml"
         report.unlink(missing_ok=True)
-        words = [str(self.python), "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        words = [str(self.python), "-m", "pytest", "-c", "pytest.ini", f"--rootdir={self._folder()}"]
+        words += ["-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
         where = str(self._folder() / f"{module}.py")
         names = [f"{where}::{one}" for one in chosen] or [where]
         with open(self.work / f"{module}.log", "a") as log:
@@ -190,9 +192,13 @@ def main() -> None:
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="such as test_view; all when left out")
     parser.add_argument("--markdown", type=Path, help="put the result into this page, between its two marks")
     parser.add_argument("--no-fork", action="store_true", help="without the pool, to see what it changes")
+    parser.add_argument(
+        "--work", type=Path, metavar="DIR", help="an empty folder, which is kept with all logs"
+    )
     options = parser.parse_args()
     explained: dict[str, str] = tomllib.loads(EXPLAINED.read_text()) if EXPLAINED.exists() else {}
-    with tempfile.TemporaryDirectory(prefix="ipyparallel-suite-") as folder:
+    with contextlib.ExitStack() as stack:
+        folder = options.work or stack.enter_context(tempfile.TemporaryDirectory(prefix="ipyparallel-suite-"))
         stock, ours = prepare(Path(folder), *(["--no-fork"] if options.no_fork else []))
         theirs, mine, differences = compare(stock, ours, options.modules or stock.modules())
         version = stock.version()
