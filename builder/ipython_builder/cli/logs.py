@@ -18,8 +18,8 @@ from ipython_builder.cli.common import Context, label_argument, platform, verb, 
 def command(context: Context, label: str | None, role: str | None, follow: bool, last: int) -> None:
     """Show what the roles of the cluster LABEL said.
 
-    ROLE is supervisor, viewer, controller, pool, engine, or one engine such as engine-3; all of them when left
-    out.
+    ROLE is supervisor, viewer, controller, pool, engine, or one engine such as engine-3; all of them when
+    left out.
     """
     local = platform(context)
     for line in local.logs(which(local, label), role, follow=follow, last=last):
