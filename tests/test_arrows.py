@@ -16,7 +16,7 @@ CLUSTER = PACKAGE.parent / "ipython_cluster"
 # A module may import what stands before it in its own layer, and every layer that its own one names.
 # `spec` and `cli` are packages of many small files: inside them the order is free.
 LAYERS: dict[str, tuple[str, ...]] = {
-    "leaf": ("errors", "events", "_version", "import_names", "processes"),
+    "leaf": ("errors", "events", "_version", "import_names", "places", "processes"),
     "base": ("settings", "commands"),
     "source": ("address", "clone", "tree", "source"),
     "spec": ("spec", "cells", "imports"),
