@@ -16,7 +16,7 @@ CLUSTER = PACKAGE.parent / "ipython_cluster"
 # A module may import what stands before it in its own layer, and every layer that its own one names.
 # `spec` and `cli` are packages of many small files: inside them the order is free.
 LAYERS: dict[str, tuple[str, ...]] = {
-    "leaf": ("errors", "events", "_version", "import_names", "places", "processes"),
+    "leaf": ("errors", "events", "_version", "import_names", "places", "processes", "processors"),
     "base": ("settings", "commands"),
     "source": ("address", "clone", "tree", "source"),
     "spec": ("spec", "cells", "imports"),
@@ -25,7 +25,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("thin", "lock"),
     ),
     "cluster": ("cluster", "ports", "record", "roles", "prepare", "control", "logs", "workspace"),
-    "node": ("children", "member", "forks", "leaving", "probe", "journal", "state", "node"),
+    "node": (
+        *("children", "member", "forks", "leaving", "herald", "abroad", "probe", "journal", "state"),
+        "node",
+    ),
     "platforms": ("platforms.base", "platforms.making", "platforms.supervision", "platforms.local"),
     "cli": ("cli", "__main__"),
 }
@@ -54,7 +57,8 @@ OUTSIDE = {
     "git": {"clone", "source", "tree"},
     "uv": {"installer", "spec.locks"},  # spec.locks: only uv knows uv.lock's format
     "yaml": {"spec.conda"},
-    "zmq": {"cluster"},
+    "zmq": {"cluster", "herald"},
+    "jupyter_client": {"herald"},
     "argon2": {"prepare"},
     "packaging": {"runtime", "interpreters", "installer", "imports", "lock", "spec"},
 }
@@ -75,7 +79,8 @@ ENVIRON = {
     "node": "the same, in the supervisor",
     "cli.up": "IPYTHON_USER_PASSWORD, which no settings object should carry about",
 }
-SPEAKERS = {"cli", "__main__", "node", "events"}  # node: its main; events: the sinks, to stderr
+# node: its main; abroad: a container's log; events: the sinks, to stderr
+SPEAKERS = {"cli", "__main__", "node", "abroad", "events"}
 
 
 def modules(root: Path) -> Iterator[tuple[str, ast.Module]]:
