@@ -24,6 +24,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("scrub", "interpreters", "runtime", "bytecode", "failures", "installer", "keys", "environment"),
         *("thin", "lock"),
     ),
+    "build": (
+        *("build.placing", "build.installed", "build.bill", "build.artifacts", "build.environment"),
+        *("build.facts", "build.assemble"),
+    ),
     "cluster": ("cluster", "ports", "record", "roles", "prepare", "control", "logs", "workspace"),
     "node": ("children", "member", "forks", "leaving", "probe", "journal", "state", "node"),
     "platforms": ("platforms.base", "platforms.making", "platforms.supervision", "platforms.local"),
@@ -35,11 +39,12 @@ BELOW: dict[str, set[str]] = {
     "source": {"leaf", "base"},
     "spec": {"leaf", "base", "source"},
     "environment": {"leaf", "base", "spec"},
+    "build": {"leaf", "base", "source", "spec", "environment"},
     # What links a cluster knows nothing of how its environment came to be, and the other way round.
     "cluster": {"leaf"},
     "node": {"leaf", "base", "cluster"},
     "platforms": {"leaf", "base", "source", "spec", "environment", "cluster", "node"},
-    "cli": {"leaf", "base", "source", "spec", "environment", "cluster", "platforms"},
+    "cli": {"leaf", "base", "source", "spec", "environment", "build", "cluster", "platforms"},
 }
 # Pure functions: nothing but how they fail.
 PURE = {"cluster": {"errors"}, "errors": set(), "events": set(), "roles": {"record"}}
@@ -56,7 +61,12 @@ OUTSIDE = {
     "yaml": {"spec.conda"},
     "cryptography": {"cluster"},
     "argon2": {"prepare"},
-    "packaging": {"runtime", "interpreters", "installer", "imports", "lock", "spec"},
+    "packaging": {
+        *("runtime", "interpreters", "installer", "imports", "lock", "spec"),
+        *("build.installed", "build.environment"),
+    },
+    "cyclonedx": {"build.bill"},
+    "packageurl": {"build.bill"},
 }
 SUBPROCESS = {
     "commands",  # the door
@@ -73,6 +83,7 @@ ENVIRON = {
     "platforms.local": "a console runs in the caller's environment",
     "platforms.supervision": "so do the roles",
     "node": "the same, in the supervisor",
+    "cli.s2i_assemble": "what a build says of where the repository is from",
     "cli.up": "IPYTHON_USER_PASSWORD, which no settings object should carry about",
 }
 SPEAKERS = {"cli", "__main__", "node", "events"}  # node: its main; events: the sinks, to stderr
@@ -85,7 +96,7 @@ def modules(root: Path) -> Iterator[tuple[str, ast.Module]]:
 
 
 MODULES = dict(modules(PACKAGE))
-NAMES = [name for name in MODULES if name not in ("__init__", "platforms")]
+NAMES = [name for name in MODULES if name not in ("__init__", "build", "platforms")]
 
 
 def imports(tree: ast.Module) -> Iterator[str]:

@@ -50,6 +50,7 @@ def run(
     secrets: Sequence[str] = (),
     timeout: float | None = None,
     check: bool = False,
+    merged: bool = False,
 ) -> Result:
     """Run a command to its end and return what it said.
 
@@ -61,6 +62,7 @@ def run(
         secrets: strings that are replaced in everything returned or shown.
         timeout: seconds after which its whole process group is killed.
         check: raise on a non-zero exit code.
+        merged: its stdout is part of its stderr, line by line as it comes.
 
     Raises:
         BuilderError: the program is not there, or `check` and it failed.
@@ -74,7 +76,7 @@ def run(
             cwd=cwd,
             stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.STDOUT if merged else subprocess.PIPE,
             text=True,
             errors="replace",
             start_new_session=True,  # so that Ctrl-C reaches it through us, once, and its children with it
@@ -90,8 +92,9 @@ def run(
     err: list[str] = []
 
     def pump_err() -> None:
-        assert process.stderr is not None
-        for raw in process.stderr:
+        stream = process.stdout if merged else process.stderr
+        assert stream is not None
+        for raw in stream:
             line = redact(raw.rstrip("\n"), secrets)
             err.append(line)
             if on_line:
@@ -101,7 +104,8 @@ def run(
         assert process.stdout is not None
         out.append(process.stdout.read())
 
-    pumps = [threading.Thread(target=pump_err, daemon=True), threading.Thread(target=pump_out, daemon=True)]
+    targets = [pump_err] if merged else [pump_err, pump_out]
+    pumps = [threading.Thread(target=target, daemon=True) for target in targets]
     for pump in pumps:
         pump.start()
     try:
