@@ -59,7 +59,7 @@ OUTSIDE = {
     "git": {"clone", "source", "tree"},
     "uv": {"installer", "spec.locks"},  # spec.locks: only uv knows uv.lock's format
     "yaml": {"spec.conda"},
-    "cryptography": {"cluster"},
+    "zmq": {"cluster"},
     "argon2": {"prepare"},
     "packaging": {
         *("runtime", "interpreters", "installer", "imports", "lock", "spec"),

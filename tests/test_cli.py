@@ -17,7 +17,7 @@ from tests.conftest import Cli, Home
 
 # What `--help` may not cost: each of them takes longer than the rest of it.
 HEAVY = [
-    *("requests", "git", "rich", "cryptography", "argon2", "nbformat", "packaging", "yaml", "uv", "asyncio"),
+    *("requests", "git", "rich", "zmq", "argon2", "nbformat", "packaging", "yaml", "uv", "asyncio"),
     *("jupyter_kernel_client", "tomllib", "subprocess", "ipython_builder.platforms", "ipython_builder.spec"),
 ]
 
