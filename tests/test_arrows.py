@@ -25,8 +25,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("thin", "lock"),
     ),
     "build": (
+        *("build.reference", "build.words", "build.facts", "build.request", "build.context", "build.plan"),
+        *("build.containerfile", "build.leftovers", "build.engines", "build.s2i", "build.image"),
         *("build.placing", "build.installed", "build.bill", "build.artifacts", "build.environment"),
-        *("build.facts", "build.assemble"),
+        "build.assemble",
     ),
     "cluster": ("cluster", "ports", "record", "roles", "prepare", "control", "logs", "workspace"),
     "node": ("children", "member", "forks", "leaving", "probe", "journal", "state", "node"),
@@ -48,6 +50,12 @@ BELOW: dict[str, set[str]] = {
 }
 # Pure functions: nothing but how they fail.
 PURE = {"cluster": {"errors"}, "errors": set(), "events": set(), "roles": {"record"}}
+PURE |= {
+    "build.plan": {"places"},
+    "build.containerfile": {"build.plan"},
+    "build.words": {"errors"},
+    "build.reference": {"errors"},
+}
 
 # Outside packages and effects, each with the modules that may have them, and why.
 OUTSIDE = {
@@ -80,6 +88,7 @@ ENVIRON = {
     "tree": "the same for one question to git",
     "interpreters": "PATH, where Pythons are",
     "spec.locks": "PATH for uv, with nothing else",
+    "build.engines": "PATH, where dockers are, and all that docker itself reads",
     "platforms.local": "a console runs in the caller's environment",
     "platforms.supervision": "so do the roles",
     "node": "the same, in the supervisor",

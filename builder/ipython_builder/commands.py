@@ -49,6 +49,7 @@ def run(
     on_line: Callable[[str], None] | None = None,
     secrets: Sequence[str] = (),
     timeout: float | None = None,
+    grace: float = 0.0,
     check: bool = False,
     merged: bool = False,
 ) -> Result:
@@ -61,6 +62,7 @@ def run(
         on_line: called with each redacted line of stderr, as it comes.
         secrets: strings that are replaced in everything returned or shown.
         timeout: seconds after which its whole process group is killed.
+        grace: seconds in which it may put away what it has begun when we are interrupted.
         check: raise on a non-zero exit code.
         merged: its stdout is part of its stderr, line by line as it comes.
 
@@ -121,8 +123,7 @@ def run(
         process.wait()
         raise Transient(f"{words[0]} did not finish within {timeout:.0f} s", "try again") from None
     except BaseException:
-        kill_group(process.pid)
-        process.wait()
+        _stop(process, grace)
         raise
     for pump in pumps:
         pump.join(5)
@@ -132,6 +133,18 @@ def run(
         shown = redact(" ".join(words[:3]), secrets)
         raise BuilderError(f"{shown} … ended with {result.returncode}:\n{tail}")
     return result
+
+
+def _stop(process: subprocess.Popen[str], grace: float) -> None:
+    try:
+        if grace:
+            kill_group(process.pid, signal.SIGINT)
+            process.wait(grace)
+    except subprocess.TimeoutExpired:
+        pass  # it had its time
+    finally:  # a second Ctrl-C does not wait
+        kill_group(process.pid)
+        process.wait()
 
 
 def kill_group(pid: int, sig: signal.Signals = signal.SIGKILL) -> None:
