@@ -181,7 +181,7 @@ def write_bill(
     def ask(pins: list[str]) -> str:
         return "" if quiet else work.hashes(spec, pins)
 
-    entries = bill.entries(distributions, known, ask, spec.root)
+    entries = bill.entries(distributions, known, ask, target.places.upload)
     bill.write(target.places.lock, bill.lock(entries))
     bill.write(target.places.bill, bill.bill(distributions, entries))
     bare = [entry.pin for entry in entries if not entry.hashes and not entry.remark]
@@ -229,15 +229,18 @@ def _install(
 
 
 def _finish(target: Target, found: Interpreter, before: Mapping[str, tuple[int, int]]) -> None:
-    """What is new gets its bytecode, and loses what names the hour of its installation."""
-    now = installed.marks(target.root)
+    """What is new gets its bytecode and the group's rights, and loses what names the hour it came."""
     where = installed.site_packages(target.root)
-    for name, mark in now.items():
-        if before.get(name) != mark:
-            installed.mend(where / name)
+    untouched = {name for name, mark in installed.marks(target.root).items() if before.get(name) == mark}
+    new = [one for one in installed.read(target.root) if one.info.name not in untouched]
+    for one in new:
+        installed.mend(one.info)
     store = target.settings.cache_dir / "bytecode" / f"{found.version}-{keys.identity(found)[-8:]}"
-    untouched = {name for name, mark in now.items() if before.get(name) == mark}
     bytecode.ensure(target.root / "bin" / "python", where, store, target.reporter, leave=untouched)
+    for one in new:
+        for name in one.files(target.root):
+            # A file that was copied has the mode that it had in somebody's cache.
+            placing.share(target.root / name)
 
 
 def _restore(target: Target, found: Interpreter, saved: Saved, names: Mapping[str, str]) -> int:

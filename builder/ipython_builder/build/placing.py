@@ -70,6 +70,13 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def share(path: Path) -> None:
+    """Give the group the rights of a file's owner, if it has not got them."""
+    mode = stat.S_IMODE(path.lstat().st_mode)
+    if not path.is_symlink() and mode != shared(mode):
+        path.chmod(shared(mode))
+
+
 def shared(mode: int) -> int:
     """A file's mode with the owner's rights for the group too, and no others' right to write."""
     owner = stat.S_IMODE(mode) & stat.S_IRWXU | stat.S_IRUSR | stat.S_IWUSR
