@@ -24,6 +24,12 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("scrub", "interpreters", "runtime", "bytecode", "failures", "installer", "keys", "environment"),
         *("thin", "lock"),
     ),
+    "build": (
+        *("build.reference", "build.words", "build.facts", "build.request", "build.context", "build.plan"),
+        *("build.containerfile", "build.leftovers", "build.engines", "build.s2i", "build.image"),
+        *("build.placing", "build.installed", "build.bill", "build.artifacts", "build.environment"),
+        "build.assemble",
+    ),
     "cluster": ("cluster", "ports", "record", "roles", "prepare", "control", "logs", "workspace"),
     "node": (
         *("children", "member", "forks", "leaving", "herald", "abroad", "probe", "journal", "state"),
@@ -38,14 +44,21 @@ BELOW: dict[str, set[str]] = {
     "source": {"leaf", "base"},
     "spec": {"leaf", "base", "source"},
     "environment": {"leaf", "base", "spec"},
+    "build": {"leaf", "base", "source", "spec", "environment"},
     # What links a cluster knows nothing of how its environment came to be, and the other way round.
     "cluster": {"leaf"},
     "node": {"leaf", "base", "cluster"},
     "platforms": {"leaf", "base", "source", "spec", "environment", "cluster", "node"},
-    "cli": {"leaf", "base", "source", "spec", "environment", "cluster", "platforms"},
+    "cli": {"leaf", "base", "source", "spec", "environment", "build", "cluster", "platforms"},
 }
 # Pure functions: nothing but how they fail.
 PURE = {"cluster": {"errors"}, "errors": set(), "events": set(), "roles": {"record"}}
+PURE |= {
+    "build.plan": {"places"},
+    "build.containerfile": {"build.plan"},
+    "build.words": {"errors"},
+    "build.reference": {"errors"},
+}
 
 # Outside packages and effects, each with the modules that may have them, and why.
 OUTSIDE = {
@@ -60,7 +73,12 @@ OUTSIDE = {
     "zmq": {"cluster", "herald"},
     "jupyter_client": {"herald"},
     "argon2": {"prepare"},
-    "packaging": {"runtime", "interpreters", "installer", "imports", "lock", "spec"},
+    "packaging": {
+        *("runtime", "interpreters", "installer", "imports", "lock", "spec"),
+        *("build.installed", "build.environment"),
+    },
+    "cyclonedx": {"build.bill"},
+    "packageurl": {"build.bill"},
 }
 SUBPROCESS = {
     "commands",  # the door
@@ -74,9 +92,11 @@ ENVIRON = {
     "tree": "the same for one question to git",
     "interpreters": "PATH, where Pythons are",
     "spec.locks": "PATH for uv, with nothing else",
+    "build.engines": "PATH, where dockers are, and all that docker itself reads",
     "platforms.local": "a console runs in the caller's environment",
     "platforms.supervision": "so do the roles",
     "node": "the same, in the supervisor",
+    "cli.s2i_assemble": "what a build says of where the repository is from",
     "cli.up": "IPYTHON_USER_PASSWORD, which no settings object should carry about",
 }
 # node: its main; abroad: a container's log; events: the sinks, to stderr
@@ -90,7 +110,7 @@ def modules(root: Path) -> Iterator[tuple[str, ast.Module]]:
 
 
 MODULES = dict(modules(PACKAGE))
-NAMES = [name for name in MODULES if name not in ("__init__", "platforms")]
+NAMES = [name for name in MODULES if name not in ("__init__", "build", "platforms")]
 
 
 def imports(tree: ast.Module) -> Iterator[str]:
