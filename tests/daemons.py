@@ -86,7 +86,7 @@ def begin(
     """Start a keeper, which inherits the locked sign."""
     (folder / "address").write_text(address)
     return subprocess.Popen(
-        [sys.executable, __file__, folder, runtime, *command],
+        [sys.executable, __file__, folder, runtime, str(sign.fileno()), *command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -125,7 +125,7 @@ def follow() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
-def keep(folder: Path, runtime: Path, command: list[str]) -> None:
+def keep(folder: Path, runtime: Path, sign: int, command: list[str]) -> None:
     with (folder / "log").open("wb") as log, (folder / "users").open("a") as users:
         daemon = subprocess.Popen(
             command,
@@ -156,7 +156,8 @@ def keep(folder: Path, runtime: Path, command: list[str]) -> None:
         except ProcessLookupError:
             pass
         shutil.rmtree(runtime, ignore_errors=True)
+        os.close(sign)  # before the users' lock: who waits for that one looks at this one next
 
 
 if __name__ == "__main__":
-    keep(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+    keep(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
