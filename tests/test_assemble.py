@@ -12,8 +12,8 @@ import pytest
 
 from ipython_builder.build import bill
 from tests.conftest import Cli, Said
-from tests.images import CLOSED, Image, notebook
 from tests.packages import uv
+from tests.root import CLOSED, Image, notebook
 
 pytestmark = pytest.mark.slow
 
