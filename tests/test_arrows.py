@@ -35,6 +35,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("children", "member", "forks", "leaving", "herald", "abroad", "probe", "journal", "state"),
         "node",
     ),
+    "container": ("container",),
     "platforms": ("platforms.base", "platforms.making", "platforms.supervision", "platforms.local"),
     "cli": ("cli", "__main__"),
 }
@@ -47,9 +48,13 @@ BELOW: dict[str, set[str]] = {
     "build": {"leaf", "base", "source", "spec", "environment"},
     # What links a cluster knows nothing of how its environment came to be, and the other way round.
     "cluster": {"leaf"},
+    "container": {"leaf", "base", "environment", "cluster"},
     "node": {"leaf", "base", "cluster"},
     "platforms": {"leaf", "base", "source", "spec", "environment", "cluster", "node"},
-    "cli": {"leaf", "base", "source", "spec", "environment", "build", "cluster", "platforms"},
+    "cli": {
+        *("leaf", "base", "source", "spec", "environment", "build", "cluster", "node", "container"),
+        "platforms",
+    },
 }
 # Pure functions: nothing but how they fail.
 PURE = {"cluster": {"errors"}, "errors": set(), "events": set(), "roles": {"record"}}
