@@ -1,4 +1,4 @@
-"""A container's role, from its environment: what `up` decides on one's own machine, the platform has decided here.
+"""A container's role, from its environment: what `up` decides elsewhere, the platform has decided here.
 
 Everything that a role writes lies in the state folder, which is the only place that must be writable, in the
 layout of a cluster on one's own machine. So `ipython-builder status`, `password` and `console` work in there.
@@ -79,8 +79,8 @@ def read(environ: Mapping[str, str], places: Places, *, client: bool = False) ->
     if kind != "viewer" and not client:
         if label is None:
             raise UsageError(
-                f"this {kind} belongs to no cluster: it has no label",
-                "set IPYTHON_CLUSTER_LABEL for all of its parts",
+                f"this {kind} has no cluster label",
+                "set IPYTHON_CLUSTER_LABEL, the same for all parts of a cluster",
             )
         if key is None:
             where = (
@@ -126,7 +126,7 @@ def make(asked: Contained, state: Path, places: Places, *, client: bool = False)
     except OSError as error:
         raise BuilderError(
             f"{error.filename or state} cannot be written: {error.strerror}",
-            f"give the container a writable {state.parent}: a tmpfs there (--tmpfs {state.parent}), or a volume",
+            f"give the container a writable {state.parent}, for example --tmpfs {state.parent}",
         ) from error
     return home, made
 
@@ -180,9 +180,7 @@ def greeting(made: Record, home: Home) -> list[str]:
         else:
             lines.append(f"cluster:  {made.label}, controller at {made.controller}:{made.first_port}")
         if not os.access(made.notebooks, os.W_OK):
-            lines.append(
-                f"notebooks: {made.notebooks} cannot be written to: mount a volume there to save work"
-            )
+            lines.append(f"notebooks: {made.notebooks} cannot be written to; a volume there could")
     if "engine" in made.roles:
         count = f"{made.engines} engine{'s' if made.engines > 1 else ''}"
         lines.append(f"{count} of cluster {made.label}, controller at {made.controller}:{made.first_port}")
@@ -260,7 +258,7 @@ def _interpreter(places: Places) -> Interpreter:
         pass
     raise RepositoryError(
         f"{places.app_root} holds no environment",
-        "build the image FROM ipython-builder, or with its assemble",
+        "build the image FROM ipython-builder",
     )
 
 
@@ -273,7 +271,7 @@ def _facts(places: Places) -> dict[str, Any]:
 
 
 def _keep(home: Home, places: Places) -> None:
-    """Have what shall outlive the container in the image's state folder, where that can be written: a volume."""
+    """Have what shall outlive the container in the image's state folder, if that can be written to."""
     if os.access(places.state, os.W_OK):
         _link(home.kept, places.state)
     elif not home.kept.is_dir():

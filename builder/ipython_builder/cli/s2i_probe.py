@@ -1,4 +1,4 @@
-"""`s2i probe`: whether the role in this container is ready, or alive; for HEALTHCHECK, compose and Kubernetes."""
+"""`s2i probe`: whether the role in this container is ready, or alive; one probe for every platform."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def command(context: Context, what: str) -> None:
     """End with 0 if the role in this container is well.
 
     ready: the viewer or the controller answers, every engine is registered.
-    live: the supervisor answers, and its role can be started. What others do does not count: a controller that
-    is gone is no reason to end its engines.
+    live: the supervisor answers, and its role can be started. What others do does not count: a controller
+    that is gone is no reason to end its engines.
     """
     from ipython_builder import control
     from ipython_builder.record import Home
@@ -30,7 +30,6 @@ def command(context: Context, what: str) -> None:
     if failing:
         raise Unavailable(f"failing: {failing[0]}")
     if what == "ready" and state["state"] != "ready":
-        raise Unavailable(
-            f"{state['state']}: {'; '.join(one['what'] for one in state['wrong']) or 'not ready yet'}"
-        )
+        why = "; ".join(one["what"] for one in state["wrong"]) or "not ready yet"
+        raise Unavailable(f"{state['state']}: {why}")
     context.print(str(state["state"]))

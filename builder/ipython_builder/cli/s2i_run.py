@@ -1,4 +1,4 @@
-"""`s2i run`: be the role that the container's environment names, or run a command with the cluster behind it."""
+"""`s2i run`: be the role that the environment names, or run a command with the cluster behind it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ipython_builder.errors import BuilderError
 def command(context: Context, words: tuple[str, ...]) -> None:
     """Be what IPYTHON_CONTAINER_TYPE says: viewer (the default), controller or engine.
 
-    `console` is an IPython with the cluster behind it. Any other command finds the cluster as a notebook does:
-    `podman run … myimage python analysis.py`.
+    `console` is an IPython with the cluster behind it. Any other command finds the cluster as a notebook
+    does: `podman run … myimage python analysis.py`.
     """
     from ipython_builder import container, node
     from ipython_builder.places import Places
