@@ -43,6 +43,7 @@ locks: .venv/.dev ## choose the newest versions of what we add to environments a
 		--python-version 3.9 --no-header --no-annotate runtime.in -o runtime.txt
 	cd builder/ipython_builder/locks && ../../../$(BIN)/uv pip compile --quiet --universal --upgrade \
 		--python-version 3.11 --no-header --no-annotate --generate-hashes viewer.in -o viewer.txt
+	images/lock.sh $(abspath $(BIN))/uv
 
 clean: ## what make has made, with the demo's cluster
 	-@test ! -x $(BIN)/ipython-builder || $(BIN)/ipython-builder down demo >/dev/null 2>&1

@@ -49,7 +49,9 @@ def run(
     on_line: Callable[[str], None] | None = None,
     secrets: Sequence[str] = (),
     timeout: float | None = None,
+    grace: float = 0.0,
     check: bool = False,
+    merged: bool = False,
 ) -> Result:
     """Run a command to its end and return what it said.
 
@@ -60,7 +62,9 @@ def run(
         on_line: called with each redacted line of stderr, as it comes.
         secrets: strings that are replaced in everything returned or shown.
         timeout: seconds after which its whole process group is killed.
+        grace: seconds in which it may put away what it has begun when we are interrupted.
         check: raise on a non-zero exit code.
+        merged: its stdout is part of its stderr, line by line as it comes.
 
     Raises:
         BuilderError: the program is not there, or `check` and it failed.
@@ -74,7 +78,7 @@ def run(
             cwd=cwd,
             stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.STDOUT if merged else subprocess.PIPE,
             text=True,
             errors="replace",
             start_new_session=True,  # so that Ctrl-C reaches it through us, once, and its children with it
@@ -90,8 +94,9 @@ def run(
     err: list[str] = []
 
     def pump_err() -> None:
-        assert process.stderr is not None
-        for raw in process.stderr:
+        stream = process.stdout if merged else process.stderr
+        assert stream is not None
+        for raw in stream:
             line = redact(raw.rstrip("\n"), secrets)
             err.append(line)
             if on_line:
@@ -101,7 +106,8 @@ def run(
         assert process.stdout is not None
         out.append(process.stdout.read())
 
-    pumps = [threading.Thread(target=pump_err, daemon=True), threading.Thread(target=pump_out, daemon=True)]
+    targets = [pump_err] if merged else [pump_err, pump_out]
+    pumps = [threading.Thread(target=target, daemon=True) for target in targets]
     for pump in pumps:
         pump.start()
     try:
@@ -117,8 +123,7 @@ def run(
         process.wait()
         raise Transient(f"{words[0]} did not finish within {timeout:.0f} s", "try again") from None
     except BaseException:
-        kill_group(process.pid)
-        process.wait()
+        _stop(process, grace)
         raise
     for pump in pumps:
         pump.join(5)
@@ -128,6 +133,18 @@ def run(
         shown = redact(" ".join(words[:3]), secrets)
         raise BuilderError(f"{shown} … ended with {result.returncode}:\n{tail}")
     return result
+
+
+def _stop(process: subprocess.Popen[str], grace: float) -> None:
+    try:
+        if grace:
+            kill_group(process.pid, signal.SIGINT)
+            process.wait(grace)
+    except subprocess.TimeoutExpired:
+        pass  # it had its time
+    finally:  # a second Ctrl-C does not wait
+        kill_group(process.pid)
+        process.wait()
 
 
 def kill_group(pid: int, sig: signal.Signals = signal.SIGKILL) -> None:

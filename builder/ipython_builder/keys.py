@@ -10,6 +10,7 @@ import json
 import os
 import re
 import stat
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -66,17 +67,22 @@ def content(path: Path) -> str:
     if path.is_file():
         return _file(path)
     whole = hashlib.sha256()
+    for file in members(path):
+        executable = bool(file.stat().st_mode & stat.S_IXUSR)
+        whole.update(os.fsencode(file.relative_to(path)))
+        whole.update(f"\0{executable}\0{_file(file)}".encode())
+    return whole.hexdigest()
+
+
+def members(path: Path) -> Iterator[Path]:
+    """The files of a local package that decide what is installed of it, in one order."""
     for folder, names, files in os.walk(path):
         left_out = {"__pycache__"} | ({"build", "dist"} if folder == str(path) else set())
         names[:] = sorted(name for name in names if not name.startswith(".") and name not in left_out)
         for name in sorted(files):
             file = Path(folder, name)
-            if file.is_symlink() or not file.is_file() or name.endswith((".pyc", ".ipynb")):
-                continue
-            executable = bool(file.stat().st_mode & stat.S_IXUSR)
-            whole.update(os.fsencode(file.relative_to(path)))
-            whole.update(f"\0{executable}\0{_file(file)}".encode())
-    return whole.hexdigest()
+            if not file.is_symlink() and file.is_file() and not name.endswith((".pyc", ".ipynb")):
+                yield file
 
 
 def _file(path: Path) -> str:

@@ -46,6 +46,20 @@ def head(path: Path) -> tuple[str, int] | None:
     return (words[1], int(words[0])) if commit.returncode == 0 and len(words) == 2 else None
 
 
+def ignored(path: Path) -> list[str]:
+    """What git leaves out of its commits below `path`: files and whole folders, relative, without a slash.
+
+    Empty where it is not under git's control.
+    """
+    if head(path) is None:
+        return []
+    env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")} | _READ_ONLY
+    # A monitor of the file system is a program that the repository's configuration names.
+    words = ["git", "-c", "core.fsmonitor=false", "ls-files", "-z", "--others", "--ignored"]
+    found = commands.run([*words, "--exclude-standard", "--directory"], env=env, cwd=path)
+    return [name.rstrip("/") for name in found.stdout.split("\0") if name] if not found.returncode else []
+
+
 def faults(root: Path, skip: Callable[[str], bool]) -> Iterator[tuple[str, Path]]:
     """Walk a tree without following links.
 

@@ -29,7 +29,9 @@ VERBS = {
     "down": "Stop a cluster and remove what it left",
     "check": "Say what would be installed, and what is missing or wrong",
     "lock": "Turn requirements.in into a hashed requirements.txt",
+    "build": "Make an image of a repository",
     "prune": "Remove cached environments that nothing uses",
+    "s2i": "What the scripts of an S2I builder image call",
 }
 
 EPILOG = """\b

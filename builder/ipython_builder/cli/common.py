@@ -85,8 +85,8 @@ def source_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def install_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Where packages and Python come from."""
+def index_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Where packages come from."""
     for option in (
         click.option("--index-url", metavar="URL", help="Package index to use instead of PyPI."),
         click.option(
@@ -94,10 +94,15 @@ def install_options(function: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Path(exists=True, dir_okay=False),
             help="PEM file of your own authorities.",
         ),
-        click.option("--python", metavar="PATH|VERSION", help="The Python to install for."),
     ):
         function = option(function)
     return function
+
+
+def install_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Where packages and Python come from."""
+    python = click.option("--python", metavar="PATH|VERSION", help="The Python to install for.")
+    return index_options(python(function))
 
 
 def _sink(progress: str) -> Sink:

@@ -1,0 +1,1 @@
+"""From a repository to an image: what is done inside a container, and how one is made around it."""
