@@ -82,11 +82,17 @@ oldest: .venv-oldest/.dev
 	.venv-oldest/bin/pytest -n auto --maxprocesses 4 -m 'not slow'
 endif
 
-# CI=true promises that nothing is skipped for want of a system package.
+# CI=true promises that nothing is skipped for want of a system package. Only what is missing is installed.
+PACKAGES = chromium chromium-driver podman buildah skopeo runc conmon netavark aardvark-dns iptables catatonit \
+	uidmap podman-compose docker.io docker-registry mmdebstrap tcpdump
 system:
 ifeq ($(CI),true)
-	@if ! command -v chromedriver >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -qq && \
-		DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium chromium-driver; \
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		there=$$(dpkg-query -W -f '$${db:Status-Status} $${Package}\n' $(PACKAGES) 2>/dev/null); \
+		missing=; for one in $(PACKAGES); do \
+			case " $$(echo $$there) " in *" installed $$one "*) ;; *) missing="$$missing $$one" ;; esac; \
+		done; \
+		test -z "$$missing" || { echo "installing$$missing"; apt-get update -qq && \
+			DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $$missing >/dev/null; }; \
 	fi
 endif

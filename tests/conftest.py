@@ -26,6 +26,8 @@ from ipython_builder.settings import Settings
 if TYPE_CHECKING:
     from tests.packages import Made
 
+pytest_plugins = ["tests.engines"]
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("IPYTHON_BUILDER_TEST_CACHE") or CHECKOUT / ".cache" / "tests")
 REPOS = Path(os.environ.get("IPYTHON_BUILDER_TEST_REPOS") or CHECKOUT.parent / "shared" / "repos")

@@ -1,103 +1,69 @@
-"""An image's file system below a folder: a builder made once, copied for each test, and what S2I does with it."""
+"""Images that the tests need: made once for what they are made of, and moved from podman to docker."""
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
-import shutil
 import subprocess
-import tarfile
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from ipython_builder.places import Places
-from tests.conftest import CACHE, Cli, Said
+from tests.conftest import CHECKOUT
+from tests.daemons import locked
+from tests.engine import LABEL, Engine
 
-CLOSED = "http://127.0.0.1:9/simple"  # an index that nobody answers at
-NOTEBOOK: dict[str, Any] = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-
-
-def notebook(*cells: str) -> str:
-    """A notebook with these code cells."""
-    made = [{"cell_type": "code", "id": f"c{number}", "metadata": {}, "source": source, "outputs": [],
-             "execution_count": None} for number, source in enumerate(cells)]  # fmt: skip
-    return json.dumps(NOTEBOOK | {"cells": made})
+# Images are the machine's, and so is the lock.
+LOCK = Path(tempfile.gettempdir()) / f"{LABEL}-{os.getuid()}.lock"
 
 
-class Image:
-    """The root of a container: a copy of a builder's, and the scripts run in it."""
+def content_key(*parts: str, root: Path = CHECKOUT) -> str:
+    """A digest of the files below `parts` as they are, those that git ignores excepted."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *parts],
+        cwd=root,
+        capture_output=True,
+        check=True,
+    ).stdout.split(b"\0")
+    digest = hashlib.sha256()
+    for name in sorted(filter(None, listed)):
+        path = root / os.fsdecode(name)
+        if path.is_symlink():
+            content = os.fsencode(path.readlink())
+        elif path.is_file():
+            content = bytes([path.stat().st_mode & 0o100 != 0]) + path.read_bytes()
+        else:
+            continue
+        digest.update(name + b"\0" + hashlib.sha256(content).digest())
+    return digest.hexdigest()[:16]
 
-    def __init__(self, root: Path, cli: Cli, builder: Path | None = None, *, cached: bool = True) -> None:
-        self.root, self.cli, self.places = root, cli, Places(root)
-        if builder:
-            subprocess.run(["cp", "-a", builder, root], check=True)
-        (root / "tmp").mkdir(parents=True, exist_ok=True)
-        if cached:
-            self.mount_cache()
 
-    def mount_cache(self) -> None:
-        cache = self.root / "var/cache/ipython-builder"
-        cache.parent.mkdir(parents=True)
-        cache.symlink_to(CACHE)
+def made_once(engine: Engine, names: tuple[str, ...], key: str, make: Callable[[], None]) -> tuple[str, ...]:
+    """Each name with a tag of its own for `key`, which another checkout does not move; made if one is not there."""
+    tagged = tuple(f"{name}:tests-{key}" for name in names)
+    with locked(LOCK):
+        if not all(engine.has(name) for name in tagged):
+            make()
+            for name, tag in zip(names, tagged, strict=True):
+                engine("tag", name, tag)
+            _forget(engine, names, kept=3)
+    return tagged
 
-    def upload(self, **files: str) -> None:
-        """A repository as S2I puts it there; `__` in a name is a slash, `_0` a dot, `_1` a dash."""
-        for name, text in files.items():
-            path = self.places.upload / name.replace("__", "/").replace("_0", ".").replace("_1", "-")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-            path.chmod(0o755 if text.startswith("#!") else 0o644)
 
-    def s2i(
-        self, verb: str, *words: str, index: str | None = None, env: dict[str, str] | None = None
-    ) -> Said:
-        given = {"UV_DEFAULT_INDEX": index, "UV_HTTP_RETRIES": "0"} if index else {}
-        return self.cli("s2i", verb, "--root", self.root, *words, env=given | (env or {}))
+def _forget(engine: Engine, names: tuple[str, ...], kept: int) -> None:
+    """Let go of images of old checkout states; the newest of each name stay."""
+    for name in names:
+        listed = engine("images", "--format", "{{.Repository}}:{{.Tag}}", name).stdout.split()
+        for old in [one for one in listed if one.startswith(f"{name}:tests-")][kept:]:
+            engine("rmi", old, check=False)
 
-    def assemble(self, *words: str, index: str | None = None, env: dict[str, str] | None = None) -> Said:
-        """`s2i assemble`, which must end well."""
-        said = self.s2i("assemble", *words, index=index, env=env)
-        assert said.rc == 0, said.stderr
-        return said
 
-    def save(self, tar: Path) -> list[str]:
-        """Write the artifacts to a file; the names in it."""
-        with tar.open("wb") as file:
-            words = [*self.cli.argv, "s2i", "save-artifacts", "--root", str(self.root)]
-            done = subprocess.run(words, env=self.cli.home.environ, stdout=file, stderr=subprocess.PIPE)
-        assert (done.returncode, done.stderr) == (0, b"")
-        with tarfile.open(tar) as archive:
-            return archive.getnames()
-
-    def unpack(self, tar: Path) -> None:
-        """What S2I does with artifacts; under its own umask, as it does on the way."""
-        before = os.umask(0o022)
-        try:
-            with tarfile.open(tar) as archive:
-                archive.extractall(self.places.artifacts, filter="data")
-        finally:
-            os.umask(before)
-
-    @property
-    def packages(self) -> Path:
-        return next((self.places.app_root / "lib").glob("python3.*/site-packages"))
-
-    def python(self, code: str) -> str:
-        words = [self.places.app_root / "bin" / "python", "-B", "-I", "-c", code]
-        done = subprocess.run(words, capture_output=True, text=True, cwd="/")
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    def marks(self) -> dict[str, tuple[int, int]]:
-        """Every file of the environment -> what changes when it is written again."""
-        found = {}
-        for folder, _, names in os.walk(self.places.app_root):
-            for name in names:
-                path = Path(folder, name)
-                status = path.lstat()
-                found[str(path.relative_to(self.places.app_root))] = (status.st_ino, status.st_mtime_ns)
-        return found
-
-    def copy(self, root: Path) -> Image:
-        shutil.rmtree(root, ignore_errors=True)
-        return Image(root, self.cli, self.root, cached=False)
+def into(podman: Engine, docker: Engine, image: str) -> str:
+    """The same image in docker, by the same name."""
+    with locked(LOCK):
+        if not docker.has(image):
+            save = [podman.program, "save", "--quiet", "--format", "docker-archive", image]
+            with subprocess.Popen(save, env=podman.environ, stdout=subprocess.PIPE) as saved:
+                load = [docker.program, "load", "--quiet"]
+                subprocess.run(load, env=docker.environ, stdin=saved.stdout, check=True, capture_output=True)
+    return image

@@ -16,7 +16,7 @@ CLUSTER = PACKAGE.parent / "ipython_cluster"
 # A module may import what stands before it in its own layer, and every layer that its own one names.
 # `spec` and `cli` are packages of many small files: inside them the order is free.
 LAYERS: dict[str, tuple[str, ...]] = {
-    "leaf": ("errors", "events", "_version", "import_names", "places", "processes"),
+    "leaf": ("errors", "events", "_version", "import_names", "places", "processes", "processors"),
     "base": ("settings", "commands"),
     "source": ("address", "clone", "tree", "source"),
     "spec": ("spec", "cells", "imports"),
@@ -31,7 +31,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "build.assemble",
     ),
     "cluster": ("cluster", "ports", "record", "roles", "prepare", "control", "logs", "workspace"),
-    "node": ("children", "member", "forks", "leaving", "probe", "journal", "state", "node"),
+    "node": (
+        *("children", "member", "forks", "leaving", "herald", "abroad", "probe", "journal", "state"),
+        "node",
+    ),
+    "container": ("container",),
     "platforms": ("platforms.base", "platforms.making", "platforms.supervision", "platforms.local"),
     "cli": ("cli", "__main__"),
 }
@@ -44,9 +48,13 @@ BELOW: dict[str, set[str]] = {
     "build": {"leaf", "base", "source", "spec", "environment"},
     # What links a cluster knows nothing of how its environment came to be, and the other way round.
     "cluster": {"leaf"},
+    "container": {"leaf", "base", "environment", "cluster"},
     "node": {"leaf", "base", "cluster"},
     "platforms": {"leaf", "base", "source", "spec", "environment", "cluster", "node"},
-    "cli": {"leaf", "base", "source", "spec", "environment", "build", "cluster", "platforms"},
+    "cli": {
+        *("leaf", "base", "source", "spec", "environment", "build", "cluster", "node", "container"),
+        "platforms",
+    },
 }
 # Pure functions: nothing but how they fail.
 PURE = {"cluster": {"errors"}, "errors": set(), "events": set(), "roles": {"record"}}
@@ -67,7 +75,8 @@ OUTSIDE = {
     "git": {"clone", "source", "tree"},
     "uv": {"installer", "spec.locks"},  # spec.locks: only uv knows uv.lock's format
     "yaml": {"spec.conda"},
-    "zmq": {"cluster"},
+    "zmq": {"cluster", "herald"},
+    "jupyter_client": {"herald"},
     "argon2": {"prepare"},
     "packaging": {
         *("runtime", "interpreters", "installer", "imports", "lock", "spec"),
@@ -95,7 +104,8 @@ ENVIRON = {
     "cli.s2i_assemble": "what a build says of where the repository is from",
     "cli.up": "IPYTHON_USER_PASSWORD, which no settings object should carry about",
 }
-SPEAKERS = {"cli", "__main__", "node", "events"}  # node: its main; events: the sinks, to stderr
+# node: its main; abroad: a container's log; events: the sinks, to stderr
+SPEAKERS = {"cli", "__main__", "node", "abroad", "events"}
 
 
 def modules(root: Path) -> Iterator[tuple[str, ast.Module]]:

@@ -11,7 +11,7 @@ import pytest
 
 from ipython_builder.build import artifacts, bill
 from tests.conftest import Cli
-from tests.images import CLOSED, Image, notebook
+from tests.root import CLOSED, Image, notebook
 from tests.test_assemble import SIX, upload_with_package
 
 pytestmark = pytest.mark.slow

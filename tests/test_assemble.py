@@ -16,8 +16,8 @@ from ipython_builder.errors import BuilderError
 from ipython_builder.events import Reporter
 from ipython_builder.places import Places
 from tests.conftest import Cli, Home, Said
-from tests.images import CLOSED, Image, notebook
 from tests.packages import uv
+from tests.root import CLOSED, Image, notebook
 from tests.workbench import git
 
 pytestmark = pytest.mark.slow
