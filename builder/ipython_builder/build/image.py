@@ -101,7 +101,11 @@ def make(wish: Wish, settings: Settings, reporter: Reporter) -> dict[str, Any]:
                 phase.done(f"built {wish.image} with {engine.name}")
     if wish.push:
         with reporter.phase("push", f"pushing {wish.image}") as phase:
-            engine.push(wish.image, phase.progress)
+            try:
+                engine.push(wish.image, phase.progress)
+            except BuilderError as error:
+                error.hint = f"{error.hint}; the image is in {engine.name} all the same"
+                raise
             phase.done(f"pushed {wish.image}")
     found = engine.find(wish.image)
     return {
