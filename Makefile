@@ -43,6 +43,7 @@ locks: .venv/.dev ## choose the newest versions of what we add to environments a
 		--python-version 3.9 --no-header --no-annotate runtime.in -o runtime.txt
 	cd builder/ipython_builder/locks && ../../../$(BIN)/uv pip compile --quiet --universal --upgrade \
 		--python-version 3.11 --no-header --no-annotate --generate-hashes viewer.in -o viewer.txt
+	images/lock.sh $(abspath $(BIN))/uv
 
 clean: ## what make has made, with the demo's cluster
 	-@test ! -x $(BIN)/ipython-builder || $(BIN)/ipython-builder down demo >/dev/null 2>&1
@@ -81,11 +82,17 @@ oldest: .venv-oldest/.dev
 	.venv-oldest/bin/pytest -n auto --maxprocesses 4 -m 'not slow'
 endif
 
-# CI=true promises that nothing is skipped for want of a system package.
+# CI=true promises that nothing is skipped for want of a system package. Only what is missing is installed.
+PACKAGES = chromium chromium-driver podman buildah skopeo runc conmon netavark aardvark-dns iptables catatonit \
+	uidmap podman-compose docker.io docker-registry mmdebstrap tcpdump
 system:
 ifeq ($(CI),true)
-	@if ! command -v chromedriver >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -qq && \
-		DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium chromium-driver; \
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		there=$$(dpkg-query -W -f '$${db:Status-Status} $${Package}\n' $(PACKAGES) 2>/dev/null); \
+		missing=; for one in $(PACKAGES); do \
+			case " $$(echo $$there) " in *" installed $$one "*) ;; *) missing="$$missing $$one" ;; esac; \
+		done; \
+		test -z "$$missing" || { echo "installing$$missing"; apt-get update -qq && \
+			DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $$missing >/dev/null; }; \
 	fi
 endif

@@ -51,6 +51,10 @@ def _verb(name: str, command: click.Command, shared: list[str]) -> str:
     ]
     if rows:
         parts.append("| option | meaning |\n|---|---|\n" + "\n".join(rows))
+    if isinstance(command, click.Group):
+        named = importlib.import_module(f"ipython_builder.cli.{name}").VERBS.items()
+        lines = [f"| `{name} {inner}` | {text} |" for inner, text in named]
+        parts.append("| verb | what it does |\n|---|---|\n" + "\n".join(lines))
     examples = _examples(command.epilog or "")
     return "\n\n".join([*parts, examples] if examples else parts)
 

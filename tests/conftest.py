@@ -26,6 +26,8 @@ from ipython_builder.settings import Settings
 if TYPE_CHECKING:
     from tests.packages import Made
 
+pytest_plugins = ["tests.engines"]
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("IPYTHON_BUILDER_TEST_CACHE") or CHECKOUT / ".cache" / "tests")
 REPOS = Path(os.environ.get("IPYTHON_BUILDER_TEST_REPOS") or CHECKOUT.parent / "shared" / "repos")
@@ -242,3 +244,16 @@ def nothing_left_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
             left.append(f"{entry.name} {words} of {marks[0].decode()}")
             processes.sweep(Path(marks[0].partition(b"=")[2].decode()))
     assert not left, "processes outlived their tests:\n" + "\n".join(left)
+
+
+@pytest.fixture(scope="session")
+def builder_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of a builder image, as its Containerfile makes it; copied by those that change it."""
+    root = tmp_path_factory.mktemp("builder") / "root"
+    (root / "var/cache").mkdir(parents=True)
+    (root / "var/cache/ipython-builder").symlink_to(CACHE)
+    words = [sys.executable, "-P", "-m", "ipython_builder", "s2i", "assemble", "--base", "--root", root]
+    env = {k: v for k, v in os.environ.items() if not k.startswith(DROPPED) or k in KEPT}
+    subprocess.run([*words], env=env | {"UV_PYTHON_DOWNLOADS": "never"}, check=True, capture_output=True)
+    shutil.rmtree(root / "var")
+    return root

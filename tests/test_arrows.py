@@ -16,7 +16,7 @@ CLUSTER = PACKAGE.parent / "ipython_cluster"
 # A module may import what stands before it in its own layer, and every layer that its own one names.
 # `spec` and `cli` are packages of many small files: inside them the order is free.
 LAYERS: dict[str, tuple[str, ...]] = {
-    "leaf": ("errors", "events", "_version", "import_names", "places", "processes"),
+    "leaf": ("errors", "events", "_version", "import_names", "places", "processes", "processors"),
     "base": ("settings", "commands"),
     "source": ("address", "clone", "tree", "source"),
     "spec": ("spec", "cells", "imports"),
@@ -27,9 +27,14 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "build": (
         *("build.reference", "build.words", "build.facts", "build.request", "build.context", "build.plan"),
         *("build.containerfile", "build.leftovers", "build.engines", "build.s2i", "build.image"),
+        *("build.placing", "build.installed", "build.bill", "build.artifacts", "build.environment"),
+        "build.assemble",
     ),
     "cluster": ("cluster", "ports", "record", "roles", "prepare", "control", "logs", "workspace"),
-    "node": ("children", "member", "forks", "leaving", "probe", "journal", "state", "node"),
+    "node": (
+        *("children", "member", "forks", "leaving", "herald", "abroad", "probe", "journal", "state"),
+        "node",
+    ),
     "platforms": ("platforms.base", "platforms.making", "platforms.supervision", "platforms.local"),
     "cli": ("cli", "__main__"),
 }
@@ -65,9 +70,15 @@ OUTSIDE = {
     "git": {"clone", "source", "tree"},
     "uv": {"installer", "spec.locks"},  # spec.locks: only uv knows uv.lock's format
     "yaml": {"spec.conda"},
-    "cryptography": {"cluster"},
+    "zmq": {"cluster", "herald"},
+    "jupyter_client": {"herald"},
     "argon2": {"prepare"},
-    "packaging": {"runtime", "interpreters", "installer", "imports", "lock", "spec"},
+    "packaging": {
+        *("runtime", "interpreters", "installer", "imports", "lock", "spec"),
+        *("build.installed", "build.environment"),
+    },
+    "cyclonedx": {"build.bill"},
+    "packageurl": {"build.bill"},
 }
 SUBPROCESS = {
     "commands",  # the door
@@ -85,9 +96,11 @@ ENVIRON = {
     "platforms.local": "a console runs in the caller's environment",
     "platforms.supervision": "so do the roles",
     "node": "the same, in the supervisor",
+    "cli.s2i_assemble": "what a build says of where the repository is from",
     "cli.up": "IPYTHON_USER_PASSWORD, which no settings object should carry about",
 }
-SPEAKERS = {"cli", "__main__", "node", "events"}  # node: its main; events: the sinks, to stderr
+# node: its main; abroad: a container's log; events: the sinks, to stderr
+SPEAKERS = {"cli", "__main__", "node", "abroad", "events"}
 
 
 def modules(root: Path) -> Iterator[tuple[str, ast.Module]]:

@@ -20,14 +20,14 @@ def test_a_lock_has_its_hashed_lines_and_the_rest_is_open() -> None:
     spec = Spec(ROOT, kind="requirements-hashed", lines=(f"six==1.16 --hash={HASH}", "tabulate", "idna<4"))
     assert installer._locked(spec) == [f"six==1.16 --hash={HASH}"]
     assert installer._open(spec) == ["idna<4", "tabulate"]
-    assert list(installer._bounds(spec)) == ["six==1.16"]
+    assert list(installer.bounds(spec)) == ["six==1.16"]
 
 
 def test_some_hashes_make_no_lock_but_are_checked() -> None:
     lines = (f"Six.Thing==1.16 --hash={HASH} --hash={OTHER}", "idna==3.7", f"foo[bar]>=1 --hash={OTHER}")
     spec = Spec(ROOT, kind="requirements", lines=lines)
     assert installer._locked(spec) == []
-    assert list(installer._bounds(spec)) == []
+    assert list(installer.bounds(spec)) == []
     pins = "foo==1.2\nidna==3.7\nsix-thing==1.16\nurl @ https://host/url.whl\n"
     assert list(installer._with_hashes(pins, spec)) == [
         f"foo==1.2 --hash={OTHER}",
@@ -44,7 +44,7 @@ def test_what_a_lock_says_binds_the_rest() -> None:
         f"https://host/nameless-1-py3-none-any.whl --hash={HASH}",
     )
     spec = Spec(ROOT, kind="uv.lock", lines=lines)
-    assert list(installer._bounds(spec)) == [
+    assert list(installer.bounds(spec)) == [
         "a @ https://host/a-1.whl",
         'zmq==2.0 ; python_version < "3.12"',
     ]
@@ -57,7 +57,7 @@ def test_a_pylock_binds_the_rest_too(tmp_path: Path) -> None:
         '[[packages]]\nname = "here"\ndirectory = {path = "."}\n'
     )
     spec = Spec(ROOT, kind="pylock.toml", pylock=tmp_path / "pylock.toml", lines=("tabulate",))
-    assert list(installer._bounds(spec)) == ["six==1.16.0", "old==1 ; python_version < '3'"]
+    assert list(installer.bounds(spec)) == ["six==1.16.0", "old==1 ; python_version < '3'"]
     assert installer._open(spec) == ["tabulate"]
 
 

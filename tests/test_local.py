@@ -210,7 +210,7 @@ def test_secrets_are_where_they_belong(cli: Cli, folder: Path, home: Home) -> No
     key = (cluster / "key").read_text().strip()
     assert len(key) == 64
     for path in cluster.rglob("*"):
-        if path.is_file() and not path.is_symlink() and (cluster / "env") not in path.parents:
+        if path.is_file() and not path.is_symlink() and (cluster / "kept" / "env") not in path.parents:
             text = path.read_bytes()
             private = stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
             if secret.encode() in text:

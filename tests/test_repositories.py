@@ -95,7 +95,7 @@ def test_the_repositorys_own_jupyterlab_serves(cli: Cli, tmp_path: Path) -> None
     made = cli("up", folder, "-n", "1", "--label", "main", "--json", check=True).json
     assert Workspace(made["url"], made["password"]).request("GET", "api/kernelspecs").ok
     command = Path(f"/proc/{made['viewer']['pid']}/cmdline").read_bytes().split(b"\0")[0].decode()
-    assert command == str(tmp_path / "home/state/ipython-builder/clusters/main/env/bin/python")
+    assert command == str(tmp_path / "home/state/ipython-builder/clusters/main/kept/env/bin/python")
     cli("run", "main", "one.ipynb", check=True)
 
 

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,14 +32,18 @@ class _Dist:
     sources: tuple[str, ...]
 
 
-def ensure(python: Path, site_packages: Path, store: Path, reporter: Reporter) -> None:
+def ensure(
+    python: Path, site_packages: Path, store: Path, reporter: Reporter, *, leave: Collection[str] = ()
+) -> None:
     """Give every module in `site_packages` its bytecode: linked from `store`, compiled where it is not there.
 
     Args:
         python: the environment's interpreter.
         store: the folder for this Python's bytecode; it must belong to one exact version of it.
+        leave: names of ``.dist-info`` folders whose distributions have their bytecode.
     """
-    dists = [_read(info, store) for info in sorted(site_packages.glob("*.dist-info"))]
+    infos = [info for info in sorted(site_packages.glob("*.dist-info")) if info.name not in leave]
+    dists = [_read(info, store) for info in infos]
     missing = [dist for dist in dists if dist.sources and not dist.store.is_dir()]
     for dist in dists:
         if dist.store.is_dir():

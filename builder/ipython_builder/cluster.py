@@ -153,13 +153,12 @@ def session_key(link: Link) -> str:
 def curve_keys(link: Link) -> tuple[str, str]:
     """The controller's CURVE (public, secret) keys in Z85, as libzmq wants them.
 
-    Source: CurveZMQ uses curve25519 (RFC 7748), so X25519's public key is the one ``zmq.curve_public`` gives.
+    Source: zmq.curve_public(3) derives the one from the other.
     """
-    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+    import zmq
 
-    secret = _derive(link.key, f"curve:{link.label}".encode())
-    public = X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
-    return z85(public), z85(secret)
+    secret = z85(_derive(link.key, f"curve:{link.label}".encode()))
+    return zmq.curve_public(secret.encode()).decode(), secret
 
 
 def z85(data: bytes) -> str:

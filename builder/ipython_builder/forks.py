@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 
-from ipython_builder import processes
+from ipython_builder import processes, processors
 from ipython_builder.member import FAILING, KILLED, Member
 
 
@@ -17,6 +16,7 @@ class Forks:
         pool: the pool's member; None where nothing is forked.
         left_out: module -> why it is not preloaded.
         refused: why this pool forks nothing, or None.
+        ids: number -> the id that an engine shall ask for, or None, where it is not its number.
     """
 
     def __init__(self, logs: str) -> None:
@@ -27,6 +27,7 @@ class Forks:
         self.waiting: dict[int, asyncio.Future[int | None]] = {}
         self.told: set[int] = set()
         self.engines = 1  # as many will share the processors
+        self.ids: dict[int, int | None] = {}
 
     async def fork(self, number: int) -> int | None:
         """The pid of a new engine with this number, or None where it has to be started the ordinary way."""
@@ -61,8 +62,9 @@ class Forks:
             new = sorted(set(wanted) - self.told)
             if new:
                 self.told.update(new)
-                threads = max(1, len(os.sched_getaffinity(0)) // max(1, self.engines))
-                self.pool.tell(fork=new, logs=self.logs, threads=threads)
+                threads = max(1, processors.count() // max(1, self.engines))
+                ids = {str(number): self.ids[number] for number in new if number in self.ids}
+                self.pool.tell(fork=new, logs=self.logs, threads=threads, ids=ids)
 
     def renew(self) -> None:
         """Begin anew, without a pool as yet: what an earlier one could not do, the next one may."""

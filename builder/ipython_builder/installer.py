@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -24,12 +24,27 @@ _LOCKS = (*_COMPLETE, "pylock.toml", "requirements-hashed")
 
 
 class Installer:
-    """uv for one Python, in a scrubbed environment, outside the repository, whose files it must not obey."""
+    """uv for one Python, in a scrubbed environment, outside the repository, whose files it must not obey.
 
-    def __init__(self, settings: Settings, reporter: Reporter, python: Interpreter) -> None:
+    Args:
+        preferred: exact versions, a line each, that are taken where nothing speaks against them; before ours.
+        environ: variables for uv over the scrubbed ones.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        reporter: Reporter,
+        python: Interpreter,
+        *,
+        preferred: str = "",
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self.settings = settings
         self.reporter = reporter
         self.python = python
+        self.preferred = preferred or runtime.preferred_versions()
+        self.environ = dict(environ or {})
 
     @cached_property
     def uv(self) -> str:
@@ -52,7 +67,7 @@ class Installer:
                     raise failures.conflict(answer, spec.file)
                 raise failures.explain(alone, spec.file, self.settings.cache_dir)
             pins = (folder / "pins.txt").read_text()
-            unsaid = runtime.unsaid("\n".join([pins, *_bounds(spec)]))
+            unsaid = runtime.unsaid("\n".join([pins, *bounds(spec)]))
             if unsaid:
                 answer = self._compile(spec, folder, phase, (*runtime.REQUIREMENTS, *unsaid))
                 if answer.returncode == 0:
@@ -66,38 +81,87 @@ class Installer:
 
     def install(self, spec: Spec, pins: str, path: Path) -> None:
         """An environment at `path`: what the repository locks, then exactly `pins`, then our wheel."""
+        self.make(path)
+        self.add(spec, pins, path)
+
+    def make(self, path: Path) -> None:
+        """An empty environment at `path`; files that are there already stay."""
+        answer = self._run("venv", "--no-project", "--allow-existing", "--python", self.python.path, path)
+        if answer.returncode != 0:
+            raise failures.explain(answer, None, self.settings.cache_dir)
+
+    def add(self, spec: Spec, pins: str, path: Path, *, again: Sequence[str] = ()) -> None:
+        """The same in the environment that is at `path`; what is there in the right version is not touched.
+
+        Args:
+            again: names that are installed anew, although their version is there.
+        """
         locked = _locked(spec)
         what = f"what {spec.file} locks" if spec.pylock or locked else f"{_count(pins)} packages"
         with self.reporter.phase("install", f"installing {what}") as phase, _folder() as folder:
-            self._venv(path)
+            anew = [word for name in again for word in ("--reinstall-package", name)]
             if spec.pylock:
-                self._install(path, ["-r", str(spec.pylock)], phase, spec.file)
+                self._install(path, [*anew, "-r", str(spec.pylock)], phase, spec.file)
             if locked:
                 alone = ["--no-deps"] if spec.kind in _COMPLETE else []
                 lines = _file(folder, "locked.txt", [*_options(spec), *locked])
-                self._install(path, ["--require-hashes", *alone, *_flags(spec), *lines], phase, spec.file)
+                words = ["--require-hashes", *alone, *_flags(spec), *anew, *lines]
+                self._install(path, words, phase, spec.file)
             lines = _file(folder, "pins.txt", [*_options(spec), *_with_hashes(pins, spec)])
-            words = ["--no-deps", *_flags(spec), *_built_anew(pins), *lines]
+            words = ["--no-deps", *_flags(spec), *_built_anew(pins), *anew, *lines]
             self._install(path, words, phase, spec.file)
             self._install_wheel(path, phase)
             phase.done(f"installed {what}")
+
+    def satisfied(self, spec: Spec, path: Path) -> bool:
+        """Whether all that `spec` asks for is in the environment at `path`; no index is asked for that."""
+        if spec.pylock or spec.local_paths:
+            return False  # a lock of this kind, and code that is at hand, are compared by what they say
+        with _folder() as folder:
+            lines = [*_open(spec), *bounds(spec), *runtime.REQUIREMENTS]
+            asked = _file(folder, "requirements.in", [re.sub(r"\s+--hash=\S+", "", line) for line in lines])
+            limits = _file(folder, "constraints.txt", sorted(spec.constraints))
+            answer = self._run(
+                "pip", "install", "--dry-run", "--offline", "--no-build", "--python", path / "bin" / "python",
+                *(["--prerelease=allow"] if spec.prereleases else []), "--constraint", limits[1], *asked,
+            )  # fmt: skip
+        return answer.returncode == 0 and "Would make no changes" in answer.stderr
+
+    def hashes(self, spec: Spec, lines: Sequence[str]) -> str:
+        """`lines`, which are exact versions, each with the hashes that the index has for it.
+
+        Empty where the index has no such version, or does not answer.
+        """
+        with _folder() as folder:
+            asked = _file(folder, "exact.in", [*_options(spec), *lines])
+            answer = self._run(
+                "pip", "compile", "--python", self.python.path, "--no-deps", "--generate-hashes",
+                "--no-header", "--no-annotate", "--quiet", *_flags(spec), asked[1],
+            )  # fmt: skip
+        return answer.stdout if answer.returncode == 0 else ""
+
+    def uninstall(self, names: Sequence[str], path: Path) -> None:
+        """Remove these distributions from the environment at `path`."""
+        answer = self._run("pip", "uninstall", "--python", path / "bin" / "python", *names)
+        if answer.returncode != 0:
+            raise failures.explain(answer, None, self.settings.cache_dir)
+
+    def contradictions(self, path: Path) -> list[str]:
+        """What in the environment at `path` does not go together, in uv's words, a line each."""
+        answer = self._run("pip", "check", "--python", path / "bin" / "python")
+        return [line for line in answer.stderr.splitlines() if line.startswith("The package ")]
 
     def install_viewer(self, path: Path) -> None:
         """The viewer's environment at `path`, from our lock."""
         what = "the viewer (JupyterLab)"
         with self.reporter.phase("install", f"installing {what}") as phase, _folder() as folder:
-            self._venv(path)
+            self.make(path)
             lock = _file(folder, "viewer.txt", runtime.viewer_lock().splitlines())
             self._install(path, ["--require-hashes", "--no-deps", "--no-build", *lock], phase, None)
             self._install_wheel(path, phase)
             phase.done(f"installed {what}")
 
     # -- one call of uv each ------------------------------------------------------------------
-
-    def _venv(self, path: Path) -> None:
-        answer = self._run("venv", "--no-project", "--python", self.python.path, path)
-        if answer.returncode != 0:
-            raise failures.explain(answer, None, self.settings.cache_dir)
 
     def _install(self, path: Path, words: Sequence[str], phase: Phase, said_by: str | None) -> None:
         # Bytecode is our own affair (bytecode.py): compiled once, linked into every environment.
@@ -107,26 +171,33 @@ class Installer:
             raise failures.explain(answer, said_by, self.settings.cache_dir)
 
     def _install_wheel(self, path: Path, phase: Phase) -> None:
+        # By its name from a folder, not by its path: nothing in the environment then names our cache.
         wheel = runtime.wheel(self.settings.cache_dir / "runtime")
-        self._install(path, ["--no-deps", "--no-index", str(wheel)], phase, None)
+        name, version, *_ = wheel.name.split("-")
+        self._install(
+            path,
+            ["--no-deps", "--no-index", "--find-links", str(wheel.parent),
+             *([] if runtime.is_installed(path) else ["--reinstall-package", name]), f"{name}=={version}"],
+            phase, None,
+        )  # fmt: skip
 
     def _compile(self, spec: Spec, folder: Path, phase: Phase, ours: Sequence[str]) -> commands.Result:
         asked = _file(folder, "requirements.in", [*_options(spec), *_open(spec), *ours])
-        bounds = _file(folder, "constraints.txt", [*sorted(spec.constraints), *_bounds(spec)])
+        limits = _file(folder, "constraints.txt", [*sorted(spec.constraints), *bounds(spec)])
         # What stands in the output file already is preferred: so our tested versions win where nothing speaks
         # against them, and the repository's pins win over ours.
-        output = _file(folder, "pins.txt", runtime.preferred_versions().splitlines())[1]
+        output = _file(folder, "pins.txt", self.preferred.splitlines())[1]
         # For uv a local folder is the date of its pyproject.toml, whatever has become of the code beside it.
         anew = ["--refresh"] if any(path.is_dir() for path in spec.local_paths) else []
         return self._run(
             "pip", "compile", *anew, "--python", self.python.path, "--no-header", "--no-annotate", "--quiet",
-            "--output-file", output, "--constraint", bounds[1], *_flags(spec), asked[1], phase=phase,
+            "--output-file", output, "--constraint", limits[1], *_flags(spec), asked[1], phase=phase,
         )  # fmt: skip
 
     def _run(self, *words: str | Path, phase: Phase | None = None) -> commands.Result:
         return commands.run(
             [self.uv, *words],
-            env=scrub.installer_environ(self.settings),
+            env=scrub.installer_environ(self.settings) | self.environ,
             cwd=Path("/"),
             on_line=phase.progress if phase else None,
             secrets=scrub.index_secrets(self.settings),
@@ -146,7 +217,7 @@ def _open(spec: Spec) -> list[str]:
     return sorted(set(spec.lines) - set(_locked(spec)))
 
 
-def _bounds(spec: Spec) -> Iterator[str]:
+def bounds(spec: Spec) -> Iterator[str]:
     """What a lock says, as constraints for the rest: our runtime takes the versions that are there."""
     for line in _locked(spec):
         try:

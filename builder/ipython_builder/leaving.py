@@ -23,7 +23,8 @@ class Leaving:
 
     def busy(self) -> set[int]:
         """Engines with a task, as the controller says."""
-        return set(self.members["controller", 0].facts.get("busy", ()))
+        controller = self.members.get(("controller", 0))
+        return set(controller.facts.get("busy", ())) if controller else set()
 
     def choose(self, count: int) -> None:
         """Let `count` engines leave: those not ready, then idle ones, then busy ones; high ids first."""

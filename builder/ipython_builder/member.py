@@ -154,9 +154,12 @@ class Member:
             await self.task
 
 
-def spawn(argv: list[str], environ: dict[str, str], cwd: str, log: Path) -> int:
-    """Start a process in a session of its own, so that its children are stopped with it; returns its pid."""
-    output = open_log(log)
+def spawn(argv: list[str], environ: dict[str, str], cwd: str, log: Path | None) -> int:
+    """Start a process in a session of its own, so that its children are stopped with it; returns its pid.
+
+    Without a `log` it speaks where we do.
+    """
+    output = os.dup(1) if log is None else open_log(log)
     try:
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environ, cwd=cwd,

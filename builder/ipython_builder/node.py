@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ipython_builder import cluster, control, journal, logs, prepare, probe, processes, record
+from ipython_builder import abroad, cluster, control, journal, logs, prepare, probe, processes, record
 from ipython_builder.children import Children
 from ipython_builder.errors import BuilderError
 from ipython_builder.forks import Forks
@@ -34,6 +34,7 @@ ROTATE_SECONDS = 20.0
 ROLE = "IPYTHON_NODE_ROLE"  # as ipython_cluster.channel reads it
 LEFT_OUT = "IPYTHON_POOL_LEFT_OUT"  # as ipython_cluster.pool reads it
 LINE_LIMIT = 4 << 20  # bytes of one message: ten thousand engines
+SINGLE = ("controller", "pool", "viewer")
 
 
 class Node:
@@ -46,12 +47,18 @@ class Node:
         self.environ = environ(made_of, home, os.environ)
         self.children = Children()
         self.members: dict[tuple[str, int], Member] = {}
-        self.forks = Forks(str(home.logs))
+        # In a container what the roles say is the container's own log.
+        self.logs = None if made_of.contained else home.logs
+        self.forks = Forks(str(self.logs or ""))
         self.leaving = Leaving(self.members)
         self.lost: dict[int, str] = {}  # engine number -> uuid of its last life
         self.stopping = asyncio.Event()
         self.changing = asyncio.Lock()
-        self.state = State(made_of.label, self.members, self.forks, self.leaving)
+        self.state = State(made_of, self.members, self.forks, self.leaving)
+        self.abroad: abroad.Abroad | None = None
+        if "engine" in made_of.roles and "controller" not in made_of.roles:
+            self.abroad = abroad.Abroad(prepare.link(made_of, home), self.members, self.forks.ids)
+            self.state.abroad = self.abroad
         self.keep(made_of)
         self.writing: asyncio.TimerHandle | None = None
         self.lives = {(life.role, life.number): life for life in lives}
@@ -78,8 +85,9 @@ class Node:
         said = {ROLE: f"{member.role.name} {member.number}"}
         if member.role.name == "pool":
             said[LEFT_OUT] = json.dumps(self.forks.left_out)
-        argv = member.role.argv(self.record, self.home, member.number)
-        log = self.home.logs / f"{member.name}.log"
+        wish = self.forks.ids.get(member.number, member.number)
+        argv = member.role.argv(self.record, self.home, wish)
+        log = self.logs / f"{member.name}.log" if self.logs else None
         return spawn(argv, self.environ | said, self.record.notebooks, log)
 
     def changed(self, member: Member) -> None:
@@ -89,9 +97,11 @@ class Node:
         elif member.role.name == "engine":
             if "uuid" in member.facts and member.pid is not None:
                 self.lost[member.number] = member.facts["uuid"]
+                if self.abroad:
+                    self.forks.ids[member.number] = member.facts["id"]  # its successor asks for it again
             elif member.number in self.lost and member.pid is None:
                 # The hub would notice after thirty seconds without a heartbeat; we know it now.
-                self.members["controller", 0].tell(lost=self.lost.pop(member.number))
+                self.lose(self.lost.pop(member.number))
         elif member.role.ready == "http" and member.state == "starting" and not member.facts.get("probed"):
             member.facts["probed"] = True
             self.probe = asyncio.create_task(probe.until_answering(member, self.record, self.home))
@@ -99,6 +109,13 @@ class Node:
             # Soon; and seldom enough that ten thousand engines leave time for other things.
             delay = 0.05 + len(self.members) / 2000
             self.writing = asyncio.get_running_loop().call_later(delay, self.write)
+
+    def lose(self, uuid: str) -> None:
+        """Tell the controller, here or elsewhere, that an engine is gone."""
+        if self.abroad:
+            self.abroad.lose(uuid)
+        elif ("controller", 0) in self.members:
+            self.members["controller", 0].tell(lost=uuid)
 
     def numbers(self) -> set[int]:
         """Of all engines, also of those that are leaving."""
@@ -122,6 +139,8 @@ class Node:
         """Have `count` engines: new ones are started at once, idle ones leave first."""
         if not isinstance(count, int) or not 0 <= count <= cluster.MAX_ENGINES:
             raise BuilderError(f"{count!r} engines cannot be had: 0 to {cluster.MAX_ENGINES:,} can")
+        if not {"controller", "engine"} <= set(self.record.roles):
+            raise BuilderError("the engines of this cluster are elsewhere: scale it where it was started")
         async with self.changing:
             # What `up` has just written counts, where it did not have to restart us.
             changed = (record.load(self.home) or self.record).with_engines(count)
@@ -247,9 +266,13 @@ class Node:
             self.serve, sock=control.listen(self.home.socket), limit=LINE_LIMIT
         )
         self.start_all()
-        chores = [asyncio.create_task(logs.rotate(self.home.logs, ROTATE_SECONDS))]
+        chores = [asyncio.create_task(logs.rotate(self.home.logs, ROTATE_SECONDS))] if self.logs else []
+        if self.abroad:
+            chores.append(asyncio.create_task(self.abroad.watch()))
         await self.stopping.wait()
         self.state.stopping = True
+        if self.abroad:
+            await self.abroad.leave(self.record.grace)
         async with self.changing:
             stops = [asyncio.create_task(member.stop()) for member in self.members.values()]
             await asyncio.wait(stops, timeout=STOP_SECONDS)
@@ -262,6 +285,8 @@ class Node:
         """Take over what lives, start what is missing."""
         for name in single_roles(self.record):
             self.start(name, life=self.lives.get((name, 0)))
+        if "engine" not in self.record.roles:
+            return
         here = sorted(number for name, number in self.lives if name == "engine")
         for number in here:
             self.start("engine", number, self.lives["engine", number])
@@ -270,8 +295,8 @@ class Node:
 
     async def start_missing(self, here: list[int]) -> None:
         """Start the engines that are wanted beside those that are `here`, under ids that are free."""
-        controller = self.members["controller", 0]
-        if ("controller", 0) in self.lives:
+        controller = self.members.get(("controller", 0))
+        if controller is not None and ("controller", 0) in self.lives:
             # It still counts those that died while nobody watched.
             for _ in range(100):
                 if controller.line is not None:
@@ -288,12 +313,15 @@ class Node:
         here = self.numbers()
         free = (number for number in range(2 * cluster.MAX_ENGINES) if number not in here)
         for _ in range(count):
-            self.start("engine", next(free))
+            number = next(free)
+            if self.abroad:
+                self.forks.ids.setdefault(number, None)  # the controller says which id it gets
+            self.start("engine", number)
 
 
 def single_roles(made_of: Record) -> list[str]:
-    """The roles of which a cluster has one, in the order of their start."""
-    return ["controller", *(["pool"] if made_of.fork else []), "viewer"]
+    """The roles of which there is one here, in the order of their start."""
+    return [name for name in SINGLE if name in made_of.roles and (name != "pool" or made_of.fork)]
 
 
 async def supervise(home: Home, made_of: Record, lives: list[Life]) -> None:
@@ -301,8 +329,12 @@ async def supervise(home: Home, made_of: Record, lives: list[Life]) -> None:
 
 
 def main() -> None:
-    """Supervise the cluster in the folder named by the first argument, as the only one to do so."""
-    home = Home(Path(sys.argv[1]))
+    """Supervise the cluster in the folder named by the first argument."""
+    run(Home(Path(sys.argv[1])))
+
+
+def run(home: Home) -> None:
+    """Supervise a cluster, or the part of it that is here, as the only one to do so, until told to stop."""
     made_of = record.load(home)
     if made_of is None:
         sys.exit(f"{home.path} has no record")

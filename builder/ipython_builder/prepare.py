@@ -22,7 +22,10 @@ LAUNCHER = "ipython-cluster"  # as ipython_cluster registers it with ipyparallel
 
 def link(record: Record, home: Home) -> cluster.Link:
     """What links this cluster's roles; reads the key."""
-    return cluster.Link(record.label, cluster.read_key(home.key.read_bytes()), first_port=record.first_port)
+    key = cluster.read_key(home.key.read_bytes())
+    return cluster.Link(
+        record.label, key, record.controller, record.first_port, bind=record.bind, curve=record.curve
+    )
 
 
 def secrets_for(home: Home, password: str | None) -> None:
@@ -34,11 +37,21 @@ def secrets_for(home: Home, password: str | None) -> None:
 
 
 def write_files(record: Record, home: Home) -> None:
-    """Write everything that the roles read."""
-    for name, text in cluster.connection_files(link(record, home)).items():
-        write_private(home.security / name, text)
-    write_private(home.security / CLUSTER_FILE, json.dumps(cluster_file(record, home)) + "\n")
-    write_pool(record, home)
+    """Write everything that the roles read; without a key (a viewer alone) nothing of a cluster."""
+    home.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if home.key.exists():
+        for name, text in cluster.connection_files(link(record, home)).items():
+            write_private(home.security / name, text)
+        write_private(home.security / CLUSTER_FILE, json.dumps(cluster_file(record, home)) + "\n")
+    if "pool" in record.roles:
+        write_pool(record, home)
+    if "viewer" in record.roles:
+        write_viewer(record, home)
+
+
+def write_viewer(record: Record, home: Home) -> None:
+    """Write what the viewer reads at its start."""
+    home.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
     config = home.jupyter / "config"
     write_private(config / "jupyter_server_config.json", json.dumps(server_config(record, home), indent=1))
     write_private(config / "labconfig" / "page_config.json", json.dumps(_PAGE))
@@ -47,8 +60,6 @@ def write_files(record: Record, home: Home) -> None:
         home.jupyter / "data" / "kernels" / KERNEL / "kernel.json",
         json.dumps(kernel_spec(record, home), indent=1),
     )
-    for folder in (home.logs, home.jupyter / "runtime"):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def write_pool(record: Record, home: Home) -> None:

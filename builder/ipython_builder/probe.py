@@ -15,7 +15,7 @@ async def until_answering(member: Member, record: Record, home: Home) -> None:
     pid = member.pid
     while member.pid == pid and member.state == "starting":
         # Its own file says that it listens; that something answers on its port alone would not be proof.
-        said = home.jupyter / "runtime" / f"jpserver-{pid}.json"
+        said = home.runtime / f"jpserver-{pid}.json"
         if said.exists() and await answers(record.viewer_host, record.viewer_port):
             member.become("ready")
             return

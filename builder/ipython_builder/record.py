@@ -31,13 +31,18 @@ class Home:
         return self.path / "key"
 
     @property
+    def kept(self) -> Path:
+        """What outlives everything else: in a container a volume, here a folder like the others."""
+        return self.path / "kept"
+
+    @property
     def password(self) -> Path:
-        return self.path / "password"
+        return self.kept / "password"
 
     @property
     def thin(self) -> Path:
         """The cluster's own environment, over the shared one."""
-        return self.path / "env"
+        return self.kept / "env"
 
     @property
     def ipython(self) -> Path:
@@ -49,7 +54,13 @@ class Home:
 
     @property
     def jupyter(self) -> Path:
-        return self.path / "jupyter"
+        """Settings of JupyterLab, the server's and the user's."""
+        return self.kept / "jupyter"
+
+    @property
+    def runtime(self) -> Path:
+        """Where Jupyter says which servers and kernels run."""
+        return self.path / "runtime"
 
     @property
     def logs(self) -> Path:
@@ -82,6 +93,10 @@ class Record:
         preload_timeout: seconds that the import of one of them may take.
         fork: whether engines are forked from a process that has imported those.
         fork_asked: what `up` was told about that; None: nothing, the repository's word holds.
+        roles: which roles run here; the others are elsewhere.
+        controller: the name or address at which the controller is reached, and `bind` where it listens.
+        curve: whether traffic is encrypted; on where it leaves this machine.
+        grace: seconds that an engine has to finish its task when it is to stop.
     """
 
     label: str
@@ -108,12 +123,22 @@ class Record:
     preload_timeout: float = 30.0
     fork: bool = True
     fork_asked: bool | None = None
+    roles: tuple[str, ...] = ("controller", "pool", "viewer", "engine")
+    controller: str = "127.0.0.1"
+    bind: str = "127.0.0.1"
+    curve: bool = False
+    grace: float = 30.0
 
     @property
     def url(self) -> str:
         """The viewer's address as this machine's browser wants it."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.viewer_host, self.viewer_host)  # noqa: S104
         return f"http://{f'[{host}]' if ':' in host else host}:{self.viewer_port}/"
+
+    @property
+    def contained(self) -> bool:
+        """Whether this is a part of a cluster, in a container of its own."""
+        return self.curve
 
     def with_engines(self, count: int) -> Record:
         return replace(self, engines=count)
@@ -152,7 +177,9 @@ def load(home: Home) -> Record | None:
         raise BuilderError(
             f"{path} is damaged: {error}", f"remove the cluster with `ipython-builder down {home.label}`"
         ) from error
-    return replace(record, extra=tuple(record.extra), preload=tuple(record.preload))
+    return replace(
+        record, extra=tuple(record.extra), preload=tuple(record.preload), roles=tuple(record.roles)
+    )
 
 
 def write_private(path: Path, text: str) -> None:

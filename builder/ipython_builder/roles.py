@@ -22,31 +22,33 @@ class Role:
     """One row.
 
     Attributes:
-        argv: the command for member number `id`; no secret in it, since every user of a machine can read it.
+        argv: the command for a member (an engine: by the id that it asks for, if any); no secret in it, since
+            every user of a machine can read it.
         ready: ``channel``: the role says so itself; ``http``: its port answers.
         grace: seconds between SIGTERM and SIGKILL.
     """
 
     name: str
-    argv: Callable[[Record, Home, int], list[str]]
+    argv: Callable[[Record, Home, int | None], list[str]]
     ready: Literal["channel", "http"]
     grace: float
 
 
-def _viewer(record: Record, home: Home, member: int) -> list[str]:
+def _viewer(record: Record, home: Home, member: int | None) -> list[str]:
     return [record.viewer_python, "-m", "ipython_cluster.viewer", record.viewer_module]
 
 
-def _controller(record: Record, home: Home, member: int) -> list[str]:
+def _controller(record: Record, home: Home, member: int | None) -> list[str]:
     return [str(home.thin / "bin" / "python"), "-m", "ipython_cluster.controller"]
 
 
-def _pool(record: Record, home: Home, member: int) -> list[str]:
+def _pool(record: Record, home: Home, member: int | None) -> list[str]:
     return [str(home.thin / "bin" / "python"), "-m", "ipython_cluster.pool"]
 
 
-def _engine(record: Record, home: Home, member: int) -> list[str]:
-    return [str(home.thin / "bin" / "python"), "-m", "ipython_cluster.engine", str(member)]
+def _engine(record: Record, home: Home, member: int | None) -> list[str]:
+    wish = [] if member is None else [str(member)]
+    return [str(home.thin / "bin" / "python"), "-m", "ipython_cluster.engine", *wish]
 
 
 ROLES = {
@@ -78,7 +80,7 @@ def environ(record: Record, home: Home, caller: Mapping[str, str]) -> dict[str, 
         "IPYTHON_CLUSTER_HOME": str(home.path),
         "JUPYTER_CONFIG_DIR": str(home.jupyter / "config"),
         "JUPYTER_DATA_DIR": str(home.jupyter / "data"),
-        "JUPYTER_RUNTIME_DIR": str(home.jupyter / "runtime"),
+        "JUPYTER_RUNTIME_DIR": str(home.runtime),
         # Our kernel first, then what the repository's packages bring: lab extensions, widgets, other kernels.
         "JUPYTER_PATH": ":".join(str(p) for p in (home.jupyter / "data", home.thin / "share/jupyter",
                                                     below / "share/jupyter")),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.util
+import os
 import re
 import tempfile
 import zipfile
@@ -22,6 +23,7 @@ from ipython_builder._version import __version__
 # Beside ipython_cluster only these; a version that the repository pins wins.
 REQUIREMENTS = ("ipykernel>=6.19", "ipyparallel>=8", "pip")
 
+_DATE = 315532800  # the first day that a zip file knows
 _ENTRY_POINTS = """\
 [ipyparallel.controller_launchers]
 ipython-cluster = ipython_cluster.launchers:ControllerLauncher
@@ -95,8 +97,21 @@ def wheel(folder: Path) -> Path:
                 info.external_attr = 0o644 << 16
                 info.compress_type = zipfile.ZIP_DEFLATED
                 archive.writestr(info, data)
+        os.utime(half.name, (_DATE, _DATE))  # uv notes the date of what it installs
+        Path(half.name).chmod(0o644)
         Path(half.name).replace(path)
     return path
+
+
+def is_installed(environment: Path) -> bool:
+    """Whether the very files of that wheel are in the environment at this path."""
+    members = _members()
+    info = f"ipython_cluster-{__version__}.dist-info/RECORD"
+    wanted = set(members.pop(info).decode().splitlines())
+    return any(
+        wanted <= set(record.read_text().splitlines())
+        for record in environment.glob(f"lib/python3.*/site-packages/{info}")
+    )
 
 
 def _key(members: dict[str, bytes]) -> str:

@@ -8,9 +8,11 @@ import time
 from typing import Any
 
 from ipython_builder import processes
+from ipython_builder.abroad import Abroad
 from ipython_builder.forks import Forks
 from ipython_builder.leaving import Leaving
 from ipython_builder.member import FAILING, Member
+from ipython_builder.record import Record
 
 LOOK_AGAIN = 10  # times as long as looking took: a thousand engines take seconds
 
@@ -19,12 +21,14 @@ class State:
     """The state of a supervisor's members as one JSON object."""
 
     def __init__(
-        self, label: str, members: dict[tuple[str, int], Member], forks: Forks, leaving: Leaving
+        self, made_of: Record, members: dict[tuple[str, int], Member], forks: Forks, leaving: Leaving
     ) -> None:
-        self.label = label
+        self.label = made_of.label
+        self.roles = set(made_of.roles)
         self.members = members
         self.forks = forks
         self.leaving = leaving
+        self.abroad: Abroad | None = None
         self.requested = 0
         self.stopping = False
         self.started = time.time()
@@ -55,13 +59,22 @@ class State:
             for role in roles
             if role["state"] == "failing"
         ]  # fmt: skip
-        controller = self.members["controller", 0]
-        said = controller.facts if controller.state == "ready" else {}
-        registered = len(said.get("engines", ()))
+        controller = self.members.get(("controller", 0))
+        said = controller.facts if controller is not None and controller.state == "ready" else {}
+        if controller is not None:
+            registered = len(said.get("engines", ()))
+        else:
+            registered = sum(
+                1 for (name, _), one in self.members.items() if name == "engine" and one.state == "ready"
+            )
+        # A controller alone has as many as come.
+        requested = self.requested if controller is None or "engine" in self.roles else registered
+        if self.abroad and self.abroad.trouble:
+            wrong.append({"what": self.abroad.trouble, "since": self.abroad.since})
         settled = all(role["state"] == "ready" for role in roles if role["state"] != "off")
         if self.stopping:
             state = "stopping"
-        elif settled and registered == self.requested:
+        elif settled and registered == requested:
             state = "ready"
         else:
             state = "failing" if wrong else "starting"
@@ -69,7 +82,7 @@ class State:
             "label": self.label,
             "state": state,
             "engines": {
-                "requested": self.requested,
+                "requested": requested,
                 "registered": registered,
                 "busy": len(said.get("busy", ())),
             },

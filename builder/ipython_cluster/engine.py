@@ -59,14 +59,14 @@ class Engine(app.IPEngine):
     """Registers under the id it is given, tells the supervisor, registers again when the controller died."""
 
     asked_to_stop = False
-    forked = False  # whether a pool made us: then nobody named our role in the environment
+    number = None  # what the supervisor calls us if a pool forked us: then no environment says it
 
     def _signal_stop(self, sig, frame):
         self.asked_to_stop = True
         super()._signal_stop(sig, frame)
 
     def start(self):
-        self.channel = Channel("engine", self.id) if self.forked else Channel()
+        self.channel = Channel() if self.number is None else Channel("engine", self.number)
         self.channel.listen()
         try:
             super().start()

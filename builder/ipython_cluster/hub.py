@@ -54,6 +54,9 @@ class Hub(hub.Hub):
         self.running = {}  # msg_id -> engine id, of load-balanced tasks
         self.silent = set()  # engines that have not yet answered the task scheduler
         self.monitor_handlers[b"answers"] = self.engine_answers
+        # What a supervisor on another host says, as one here does over the controller's channel.
+        self.query_handlers["lost_request"] = self.lost_request
+        self.query_handlers["leaving_request"] = self.leaving_request
 
     # -- engines ---------------------------------------------------------------------------------------
 
@@ -128,6 +131,26 @@ class Hub(hub.Hub):
         eid = self.by_ident.get(uuid.encode())
         if eid is not None:
             self.unregister_engine(None, {"content": {"id": eid}})
+
+    def lost_request(self, client_id, msg):
+        """A supervisor elsewhere saw these engines die."""
+        for uuid in msg["content"]["engines"]:
+            self.lose(str(uuid))
+        self.session.send(self.query, "lost_reply", {"status": "ok"}, parent=msg, ident=client_id)
+
+    def leaving_request(self, client_id, msg):
+        """These engines shall get no more tasks; the answer says which of them still have one."""
+        uuids = [str(uuid) for uuid in msg["content"]["engines"]]
+        for start in range(0, len(uuids), 50):
+            self.order(leaving=uuids[start : start + 50])
+        eids = [self.by_ident.get(uuid.encode()) for uuid in uuids]
+        busy = [eid for eid in eids if eid is not None and self.is_busy(eid)]
+        content = {"status": "ok", "busy": busy}
+        self.session.send(self.query, "leaving_reply", content, parent=msg, ident=client_id)
+
+    def is_busy(self, eid):
+        """Whether an engine has a task, or has not yet said that it has none."""
+        return bool(self.queues[eid] or self.tasks[eid] or self.engines[eid].ident in self.silent)
 
     def _save_engine_state(self):
         """Engines register again by themselves; a file, written a thousand times, could only fill a disk."""
@@ -212,7 +235,7 @@ class Hub(hub.Hub):
         engines, busy = {}, []
         for eid, engine in self.engines.items():
             engines[str(eid)] = engine.uuid
-            if self.queues[eid] or self.tasks[eid] or engine.ident in self.silent:
+            if self.is_busy(eid):
                 busy.append(eid)
         running = sum(1 for eid in self.engines if self.queues[eid] or self.tasks[eid])
         tasks = {

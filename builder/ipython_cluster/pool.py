@@ -196,7 +196,6 @@ class Pool:
         shell.run_line_magic("load_ext", "storemagic")  # as every engine would
         for name in LATE:
             importlib.import_module(name)
-        app.forked = True
         self.app = app
         return left_behind(descriptors())
 
@@ -210,9 +209,9 @@ class Pool:
         for message in self.channel.messages():
             numbers = message.get("fork")
             if numbers:
-                self.fork(numbers, message["logs"], message["threads"])
+                self.fork(numbers, message["logs"], message["threads"], message.get("ids", {}))
 
-    def fork(self, numbers, logs, threads):
+    def fork(self, numbers, logs, threads, ids):
         """Fork engines by way of a child that ends at once: so they are the supervisor's children, not ours.
 
         It hears of their end then, and they outlive us. Several such children work side by side.
@@ -226,7 +225,7 @@ class Pool:
             if not pid:
                 code = 1
                 try:
-                    self.batch(numbers[part::width], logs, threads)
+                    self.batch(numbers[part::width], logs, threads, ids)
                     code = 0
                 finally:
                     os._exit(code)
@@ -234,7 +233,7 @@ class Pool:
         for pid in batches:
             os.waitpid(pid, 0)
 
-    def batch(self, numbers, logs, threads):
+    def batch(self, numbers, logs, threads, ids):
         """Fork each of these engines and tell the supervisor its pid; returns in the batch alone."""
         line = connect(os.environ[ADDRESS])
         for number in numbers:
@@ -243,7 +242,7 @@ class Pool:
                 code = 1
                 try:
                     line.close()
-                    self.become(number, logs, threads)
+                    self.become(number, logs, threads, ids.get(str(number), number))
                     code = 0
                 except SystemExit as end:
                     code = end.code if isinstance(end.code, int) else 1
@@ -256,20 +255,21 @@ class Pool:
 
     # -- in the engine -----------------------------------------------------------------------------
 
-    def become(self, number, logs, threads):
-        """Be engine `number` from here on."""
+    def become(self, number, logs, threads, wish):
+        """Be engine `number` from here on, and ask for the id `wish`; without `logs` speak where we do."""
         os.setsid()
-        log = open_log(os.path.join(logs, "engine-{}.log".format(number)))
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.close(log)
+        if logs:
+            log = open_log(os.path.join(logs, "engine-{}.log".format(number)))
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            os.close(log)
         gc.disable()  # until it is registered: there is no garbage yet
         if self.channel.socket is not None:
             self.channel.socket.close()
         reseed()
         limit_threads(self.chosen, threads)
         app = self.app
-        app.id = number
+        app.number, app.id = number, wish
         app.session = type(app.session)(parent=app)  # a session refuses to send from another process
         app.ident = app.session.session
         app.start()

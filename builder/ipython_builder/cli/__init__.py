@@ -31,6 +31,7 @@ VERBS = {
     "lock": "Turn requirements.in into a hashed requirements.txt",
     "build": "Make an image of a repository",
     "prune": "Remove cached environments that nothing uses",
+    "s2i": "What the scripts of an S2I builder image call",
 }
 
 EPILOG = """\b

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from ipython_builder import (
     interpreters,
     ports,
     processes,
+    processors,
     record,
     scrub,
     source,
@@ -211,4 +211,4 @@ def _engines(asked: int | None, before: Record | None) -> int:
     """As many as were asked for, else as many as there are, else one for each CPU we may use."""
     if asked is not None:
         return asked
-    return before.engines if before else len(os.sched_getaffinity(0))
+    return before.engines if before else processors.count()

@@ -1,0 +1,80 @@
+"""Engines whose controller is elsewhere: what a supervisor does for them that a controller beside it would.
+
+They may come before it, and it may go and come again: then they wait, and the log says for what. It learns at
+once of those that die, and those that shall stop finish their task first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from ipython_builder.cluster import Link
+from ipython_builder.herald import Herald
+from ipython_builder.member import Member
+
+FIRST_LOOK = 2.0  # seconds in which a start that goes well needs no words
+LOOK = 5.0
+POLL = 0.2
+
+
+class Abroad:
+    """The engines among `members`, and the line to the controller that `link` leads to.
+
+    Attributes:
+        trouble: why engines wait to be registered, or None.
+        since: when that began, in seconds of the clock.
+    """
+
+    def __init__(
+        self, link: Link, members: dict[tuple[str, int], Member], ids: dict[int, int | None]
+    ) -> None:
+        """`ids` is where the ids are noted that engines have been given."""
+        self.herald = Herald(link)
+        self.members = members
+        self.ids = ids
+        self.trouble: str | None = None
+        self.since = time.time()
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def lose(self, uuid: str) -> None:
+        """The engine is dead: its tasks shall be reported as failed, and its id be free."""
+        task = asyncio.create_task(self.herald.tell("lost_request", engines=[uuid]))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def watch(self) -> None:
+        """Say for what engines wait, as long as they do; never returns."""
+        await asyncio.sleep(FIRST_LOOK)
+        while True:
+            waiting = any(
+                name == "engine" and one.state != "ready" for (name, _), one in self.members.items()
+            )
+            trouble = None
+            if waiting and await self.herald.ask("connection_request") is None:
+                trouble = await self.herald.trouble()
+            if trouble != self.trouble:
+                self.trouble, self.since = trouble, time.time()
+                if trouble:
+                    say(f"{trouble}; engines wait, and look again every few seconds")
+                else:
+                    say("the controller answers")
+            await asyncio.sleep(LOOK)
+
+    async def leave(self, grace: float) -> None:
+        """Have the controller send no more tasks, and wait up to `grace` seconds for those that run."""
+        uuids = [one.facts["uuid"] for one in self.members.values() if "uuid" in one.facts]
+        for one in self.members.values():
+            one.wanted = False  # who ends now is not missed
+        deadline = time.monotonic() + grace
+        while uuids and time.monotonic() < deadline:
+            answer = await self.herald.ask("leaving_request", engines=uuids)
+            if answer is None or not answer.get("busy"):
+                break
+            await asyncio.sleep(POLL)
+        await self.herald.tell("lost_request", engines=uuids)
+
+
+def say(text: str) -> None:
+    """A line in the container's log."""
+    print(time.strftime("%Y-%m-%d %H:%M:%S"), text, flush=True)

@@ -1,0 +1,63 @@
+"""`s2i assemble`: in a container, from the uploaded repository to what its image holds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from ipython_builder.cli.common import Context, verb
+
+EPILOG = """\b
+Examples, in a container of the builder image:
+  ipython-builder s2i assemble                    all of it, from /tmp/src
+  ipython-builder s2i assemble --dependencies     the environment alone, for a layer of its own
+  ipython-builder s2i assemble --base --requirements scientific.txt
+"""
+
+
+@click.command("assemble", epilog=EPILOG, short_help="Make an image of the repository that was uploaded")
+@click.option("--dependencies", is_flag=True, help="Only the environment, from a specification in /tmp/src.")
+@click.option("--source", is_flag=True, help="Only what is left to do when the notebooks are in their place.")
+@click.option("--base", is_flag=True, help="The environment that a builder image itself has.")
+@click.option(
+    "--requirements",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="With --base: install this file's requirements too.",
+)
+@click.option("--root", type=click.Path(path_type=Path), default="/", hidden=True)
+@verb
+def command(
+    context: Context, dependencies: bool, source: bool, base: bool, requirements: Path | None, root: Path
+) -> None:
+    """Make an image of the repository in /tmp/src.
+
+    Its environment goes over the one in /opt/app-root, its notebooks to /opt/app-root/src. What a previous
+    image has saved, in /tmp/artifacts, is put back before anything is installed.
+    """
+    from ipython_builder.build import assemble
+    from ipython_builder.build.facts import Origin
+    from ipython_builder.errors import UsageError
+    from ipython_builder.places import Places
+
+    if dependencies + source + base > 1:
+        raise UsageError("--dependencies, --source and --base exclude each other", "give one of them")
+    if requirements and not base:
+        raise UsageError("--requirements goes with --base", "a repository's own are read from its files")
+    os.umask(0o002)  # an image runs under any user of its group
+    places = Places(root.absolute())
+    if base:
+        assemble.base(places, context.settings, context.reporter, requirements)
+    elif dependencies:
+        assemble.dependencies(places, context.settings, context.reporter)
+    elif source:
+        assemble.finish(places, context.settings, context.reporter)
+    else:
+        known = os.environ.get
+        origin = Origin(
+            known("OPENSHIFT_BUILD_SOURCE") or known("IPYTHON_NOTEBOOK_REPOSITORY") or "",
+            known("OPENSHIFT_BUILD_REFERENCE") or None,
+            known("OPENSHIFT_BUILD_COMMIT") or None,
+        )
+        assemble.assemble(places, context.settings, context.reporter, origin)
