@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import signal
-import socket
-import subprocess
 import tarfile
-import time
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,10 +16,12 @@ from typing import Any
 import pytest
 
 from tests import small_builder
-from tests.conftest import Cli, missing, require
+from tests.conftest import Cli, require
+from tests.engine import Engine
+from tests.engines import Registry
 from tests.workbench import git, notebook, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.container]
 ENGINES = ("podman", "buildah", "docker")
 LABEL = "io.openshift.s2i.scripts-url"
 
@@ -32,53 +31,29 @@ class Stand:
     """An engine with a builder image in it, and names that only this test uses.
 
     Attributes:
-        program: the engine's path.
+        name: what `--engine` is given.
+        engine: podman stands for buildah too: both have the same images.
         builder: the image.
-        prefix: of all names; images with it are removed afterwards.
+        prefix: of all names; what has it is removed after the session.
     """
 
-    engine: str
-    program: str
+    name: str
+    engine: Engine
     builder: str
     prefix: str
 
-    def run(self, *words: str) -> str:
-        """What the engine says; podman answers for buildah where that has no such question."""
-        env = os.environ | {"DOCKER_BUILDKIT": "1"}
-        done = subprocess.run([self.program, *words], capture_output=True, text=True, env=env)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
     def image(self, name: str) -> Any:
-        said = json.loads(self.run("image", "inspect", name))
-        return said[0]
+        return self.engine.inspect(name)
 
     def layers(self, name: str) -> list[str]:
         layers: list[str] = self.image(name)["RootFS"]["Layers"]
         return layers
 
     def inside(self, name: str, *words: str) -> str:
-        return self.run("run", "--rm", "--network", "none", name, *words)
+        return self.engine.run(name, *words, options=("--network", "none")).stdout.strip()
 
-    def names(self) -> set[str]:
-        return {
-            line
-            for line in self.run("images", "--format", "{{.Repository}}:{{.Tag}}").split()
-            if self.prefix in line
-        }
-
-
-def usable_docker() -> str | None:
-    from ipython_builder.build import engines
-    from ipython_builder.errors import Unavailable
-
-    try:
-        found = engines.docker()
-    except Unavailable:
-        return None
-    if found is None or subprocess.run([found.program, "info"], capture_output=True).returncode:
-        return None
-    return found.program
+    def names(self) -> str:
+        return self.engine("images", "--format", "{{.Repository}}:{{.Tag}}").stdout
 
 
 @pytest.fixture(scope="session")
@@ -87,20 +62,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=ENGINES)
-def stand(request: pytest.FixtureRequest, small: Path) -> Iterator[Stand]:
-    engine = request.param
-    require("podman" if engine != "docker" else "docker")
-    require(engine)
-    program = require("podman") if engine != "docker" else usable_docker()
-    if program is None:
-        missing("a docker that builds with BuildKit, with its daemon")
-    assert program is not None
-    prefix = f"ipython-builder-test-{uuid.uuid4().hex[:8]}"
-    stand = Stand(engine, program, f"{prefix}-builder", prefix)
-    stand.run("build", "-q", "-t", stand.builder, "-f", str(small / "Containerfile"), str(small))
-    yield stand
-    for name in stand.names():
-        subprocess.run([program, "rmi", "--force", name], capture_output=True)
+def stand(request: pytest.FixtureRequest, small: Path) -> Stand:
+    require(request.param)
+    engine = request.getfixturevalue("docker" if request.param == "docker" else "podman")
+    builder = engine.build((small / "Containerfile").read_text(), small, "builder")
+    return Stand(request.param, engine, builder, engine.tag("build"))
 
 
 @pytest.fixture
@@ -120,8 +86,11 @@ def commit(root: Path) -> str:
 
 
 def build(cli: Cli, stand: Stand, root: Path | str, name: str, *more: str, **options: Any) -> Any:
-    words = ["--engine", stand.engine, "--builder", stand.builder, *more]
-    return cli("build", root, f"{stand.prefix}-{name}", *words, **options)
+    return build_as(cli, stand, root, f"{stand.prefix}-{name}", "--builder", stand.builder, *more, **options)
+
+
+def build_as(cli: Cli, stand: Stand, root: Path | str, image: str, *more: str, **options: Any) -> Any:
+    return cli("build", root, image, "--engine", stand.name, *more, env=stand.engine.env, **options)
 
 
 def test_a_changed_notebook_changes_the_layer_of_the_notebooks_alone(
@@ -129,7 +98,7 @@ def test_a_changed_notebook_changes_the_layer_of_the_notebooks_alone(
 ) -> None:
     first = build(cli, stand, repository, "a:1", "--json", check=True).json
     assert first["layers"] == ["dependencies", "source"]
-    assert first["engine"] == stand.engine
+    assert first["engine"] == stand.name
     notebook(repository / "a.ipynb", "2")
     commit(repository)
     build(cli, stand, repository, "a:2", check=True)
@@ -178,7 +147,7 @@ def test_the_same_input_gives_the_same_layers(cli: Cli, stand: Stand, repository
     for tag in "12":
         build(cli, stand, repository, f"c:{tag}", "--no-cache", check=True)
     one, two = (stand.layers(f"{stand.prefix}-c:{tag}") for tag in "12")
-    if stand.engine == "docker":  # it gives files the time at which they were made
+    if stand.name == "docker":  # it gives files the time at which they were made
         assert one[:-2] == two[:-2]
     else:
         assert one == two
@@ -192,7 +161,7 @@ def test_a_failed_build_leaves_the_name_alone(cli: Cli, stand: Stand, repository
         "the requirements cannot be had together:\n  nosuchpackage is nowhere"
     )
     assert said.json["error"]["hint"] == "change the requirement"
-    assert f"{stand.prefix}-d" not in " ".join(stand.names())
+    assert f"{stand.prefix}-d" not in stand.names()
     (repository / "requirements.txt").write_text("six\n")
     build(cli, stand, repository, "d", check=True)
     before = stand.image(f"{stand.prefix}-d")["Id"]
@@ -207,9 +176,13 @@ def test_an_interrupted_build_leaves_nothing(
 ) -> None:
     (repository / "requirements.txt").write_text("slowpackage\n")
     (tmp_path / "temporary").mkdir()
-    words = ["--engine", stand.engine, "--builder", stand.builder, "--progress", "json"]
+    words = ["--engine", stand.name, "--builder", stand.builder, "--progress", "json"]
     process = cli.start(
-        "build", repository, f"{stand.prefix}-e", *words, env={"TMPDIR": str(tmp_path / "temporary")}
+        "build",
+        repository,
+        f"{stand.prefix}-e",
+        *words,
+        env=stand.engine.env | {"TMPDIR": str(tmp_path / "temporary")},
     )
     assert process.stderr is not None
     for line in process.stderr:
@@ -220,11 +193,11 @@ def test_an_interrupted_build_leaves_nothing(
     assert process.returncode == (130 if number == signal.SIGINT else 128 + number)
     left = {path.name for path in (tmp_path / "temporary").iterdir()}
     assert left <= {"buildah-cache"}  # what steps keep for the next build
-    assert f"{stand.prefix}-e" not in " ".join(stand.names())
+    assert f"{stand.prefix}-e" not in stand.names()
 
     def at_work() -> bool:
-        words = ["ps", "--all", "--format", "{{.Image}}"] + ["--external"] * (stand.engine != "docker")
-        return stand.builder in stand.run(*words)
+        words = ["ps", "--all", "--format", "{{.Image}}"] + ["--external"] * (stand.name != "docker")
+        return stand.builder in stand.engine(*words).stdout
 
     until(lambda: not at_work(), "no container of the build is there")
     until(lambda: not [p for p in Path("/proc").glob("[0-9]*") if _waits(p)], "nothing runs in one")
@@ -252,7 +225,7 @@ def test_secrets_are_there_for_the_installation_and_nowhere_else(
     assert "authorities are there" in said.stderr
     assert 'index_url = \\"https://***@index.example/simple' in said.stderr
     assert secret not in said.stderr + said.stdout
-    stand.run("save", "-o", str(tmp_path / "image.tar"), f"{stand.prefix}-f")
+    stand.engine("save", "-o", str(tmp_path / "image.tar"), f"{stand.prefix}-f")
     content = b"".join(unpacked(tmp_path / "image.tar"))
     assert b"requirements.txt" in content
     for text in (secret, authority, "index.example"):
@@ -304,111 +277,64 @@ def test_a_hook_after_the_build(cli: Cli, stand: Stand, repository: Path) -> Non
 
 def test_a_builder_that_is_none(cli: Cli, stand: Stand, repository: Path, tmp_path: Path) -> None:
     context = small_builder.write(tmp_path / "context", label="some.other")
-    stand.run("build", "-q", "-t", f"{stand.prefix}-none", "-f", str(context / "Containerfile"), str(context))
-    said = cli(
-        "build",
-        repository,
-        f"{stand.prefix}-i",
-        "--engine",
-        stand.engine,
-        "--builder",
-        f"{stand.prefix}-none",
-    )
+    none = stand.engine.build((context / "Containerfile").read_text(), context, "none")
+    image = f"{stand.prefix}-i"
+    said = build_as(cli, stand, repository, image, "--builder", none)
     assert said.rc == 1
     assert f"is no builder image: it has no label {LABEL}" in said.stderr
-    said = cli(
-        "build",
-        repository,
-        f"{stand.prefix}-i",
-        "--engine",
-        stand.engine,
-        "--builder",
-        f"{stand.prefix}-gone",
-    )
+    said = build_as(cli, stand, repository, image, "--builder", f"{none}-gone")
     assert said.rc == 69
-    assert f"has no image {stand.prefix}-gone" in said.stderr
+    assert f"has no image {none}-gone\n" in said.stderr
     assert "make images" in said.stderr
     said = build(cli, stand, repository, "i", "--platform", "linux/s390x")
     assert said.rc == 1
     assert "and linux/s390x is asked for" in said.stderr
-    assert f"{stand.prefix}-i" not in " ".join(stand.names())
+    assert image not in stand.names()
 
 
-# -- a registry -----------------------------------------------------------------------------------
+# -- registries -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Registry:
-    """Debian's docker-registry on this machine."""
-
-    host: str
-    folder: Path
-
-    def bytes(self) -> int:
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    program = require("docker-registry")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    folder = tmp_path / "registry"
-    folder.mkdir()
-    config = tmp_path / "registry.json"
-    config.write_text(
-        json.dumps(
-            {
-                "version": "0.1",
-                "log": {"level": "error"},
-                "storage": {"filesystem": {"rootdirectory": str(folder)}},
-                "http": {"addr": f"127.0.0.1:{port}"},
-            }
-        )
+def blobs(registry: Registry, name: str, tag: str) -> dict[str, int]:
+    """Digest -> size of all that an image in a registry consists of."""
+    kinds = (
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "application/vnd.oci.image.manifest.v1+json",
     )
-    env = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
-    with subprocess.Popen([program, "serve", config], env=env, stderr=subprocess.DEVNULL) as process:
-        try:
-            until(lambda: _answers(port), "the registry")
-            yield Registry(f"127.0.0.1:{port}", folder)
-        finally:
-            process.terminate()
-
-
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
+    url = f"http://{registry.address}/v2/{name.partition('/')[2]}/manifests/{tag}"
+    with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": ", ".join(kinds)})) as answer:
+        found = json.load(answer)
+    return {one["digest"]: one["size"] for one in (found["config"], *found["layers"])}
 
 
 def test_only_the_notebooks_are_pushed_again(
     cli: Cli, stand: Stand, repository: Path, registry: Registry
 ) -> None:
-    words = ["--engine", stand.engine, "--builder", stand.builder, "--push"]
-    name = f"{registry.host}/{stand.prefix}/notebooks"
-    said = cli("build", repository, f"{name}:1", *words, "--json", check=True)
+    name = registry.name("notebooks")
+    words = ["--builder", stand.builder, "--push"]
+    said = build_as(cli, stand, repository, f"{name}:1", *words, "--json", check=True)
     assert said.json["pushed"] is True
-    before = registry.bytes()
-    assert before > 1_000_000
     notebook(repository / "a.ipynb", "2")
     commit(repository)
-    cli("build", repository, f"{name}:2", *words, check=True)
+    build_as(cli, stand, repository, f"{name}:2", *words, check=True)
+    before, after = (blobs(registry, name, tag) for tag in "12")
+    assert sum(before.values()) > 1_000_000
     size = sum(path.stat().st_size for path in repository.glob("*.*"))
-    assert registry.bytes() - before < size + 200_000
-    stand.run("rmi", "--force", f"{name}:1", f"{name}:2")
-    plain = [] if stand.engine == "docker" else ["--tls-verify=false"]
-    stand.run("pull", *plain, f"{name}:2")
+    assert sum(after[digest] for digest in after.keys() - before.keys()) < size + 200_000
+    assert len(after.keys() - before.keys()) == 2  # the configuration and a layer
+    stand.engine("rmi", "--force", f"{name}:1", f"{name}:2")
+    stand.engine("pull", *([] if stand.name == "docker" else ["--tls-verify=false"]), f"{name}:2")
     assert "a.ipynb" in stand.inside(f"{name}:2", "ls", "/opt/app-root/src")
+    stand.engine("rmi", "--force", f"{name}:2")
 
 
 def test_a_registry_that_is_not_there(cli: Cli, stand: Stand, repository: Path) -> None:
-    name = f"127.0.0.1:9/{stand.prefix}/notebooks"
-    started = time.monotonic()
-    said = cli("build", repository, name, "--engine", stand.engine, "--builder", stand.builder, "--push")
+    name = f"127.0.0.1:9/{uuid.uuid4().hex[:8]}/notebooks"
+    said = build_as(cli, stand, repository, name, "--builder", stand.builder, "--push")
     assert said.rc == 69
     assert f"{name}:latest cannot be pushed" in said.stderr
-    assert f"the image is in {stand.engine} all the same" in said.stderr
-    assert time.monotonic() - started < 120
-    stand.run("rmi", "--force", name)
+    assert f"the image is in {stand.name} all the same" in said.stderr
+    stand.engine("rmi", "--force", name)
+    said = build_as(cli, stand, repository, name, "--builder", "127.0.0.1:9/no/builder")
+    assert said.rc == 69
+    assert "127.0.0.1:9/no/builder:latest cannot be fetched" in said.stderr

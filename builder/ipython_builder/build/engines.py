@@ -330,14 +330,14 @@ def choose(wanted: str | None, builder: Reference, say: Say) -> tuple[Engine, Im
         if image:
             return engine, image
         working.append(engine)
-    if working and builder.host:
+    if working and builder.remote:
         working[0].pull(builder, say)
         image = working[0].find(builder)
         if image:
             return working[0], image
     if working:
         names = " or ".join(engine.name for engine in working)
-        name = builder.path if builder.tag == "latest" and not builder.host else str(builder)
+        name = str(builder).removesuffix(":latest")
         raise Unavailable(
             f"{names} has no image {name}",
             "make it with `make images` in a checkout of ipython-builder, or name another one with --builder",

@@ -129,7 +129,7 @@ _SECRETS = ((plan.CONFIG_SECRET, plan.CONFIG_PATH), (plan.CA_SECRET, plan.CA_PAT
 
 
 def _judge(wish: Wish) -> None:
-    if wish.push and (wish.image.host is None or wish.image.host == "localhost"):
+    if wish.push and not wish.image.remote:
         raise UsageError(
             f"{wish.image} names no registry to push to",
             f"write it as in registry.example.org/{wish.image.path}, docker.io/me/{wish.image.title}",

@@ -46,6 +46,11 @@ class Reference:
         return self.path.rpartition("/")[2]
 
     @property
+    def remote(self) -> bool:
+        """Whether it names a registry; podman calls its own store localhost."""
+        return self.host not in (None, "localhost")
+
+    @property
     def loopback(self) -> bool:
         """Whether the registry is on this machine, where it may speak plain http."""
         name = re.sub(r":[0-9]+\Z", "", self.host or "").strip("[]")
