@@ -11,7 +11,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-PROGRAMS = ("sh", "cp", "rm", "cat", "ls", "sleep", "mkdir", "id", "stat", "env", "tail", "touch", "grep")
+PROGRAMS = (
+    *("sh", "cp", "rm", "cat", "ls", "sleep", "mkdir", "id", "stat", "env", "tail", "touch", "grep"),
+    *("tar", "truncate"),
+)
 # A requirement tells it what to do.
 TOOL = """#!/bin/sh
 echo "tool: $*: $(id -u)"
@@ -69,6 +72,7 @@ def write(folder: Path, label: str = "io.openshift.s2i.scripts-url") -> Path:
         path.write_text(text)
         path.chmod(0o755)
     (root / "etc").mkdir(exist_ok=True)
+    (root / "run/secrets").mkdir(parents=True)  # s2i puts files into folders that are there
     (root / "etc/passwd").write_text("root:x:0:0:root:/:/bin/sh\n")
     (root / "etc/group").write_text("root:x:0:\n")
     (root / "tmp").mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import signal
 import tarfile
 import urllib.request
@@ -290,6 +291,31 @@ def test_a_builder_that_is_none(cli: Cli, stand: Stand, repository: Path, tmp_pa
     assert said.rc == 1
     assert "and linux/s390x is asked for" in said.stderr
     assert image not in stand.names()
+
+
+def test_s2i_itself(cli: Cli, docker: Engine, small: Path, repository: Path, tmp_path: Path) -> None:
+    if shutil.which("s2i") is None:
+        pytest.skip("s2i is not on PATH; it is in no package registry")
+    secret = f"secret{uuid.uuid4().hex}"
+    builder = docker.build((small / "Containerfile").read_text(), small, "builder")
+    image = docker.tag("build")
+    words = [
+        "--engine",
+        "s2i",
+        "--builder",
+        builder,
+        "--index-url",
+        f"https://me:{secret}@index.example/simple",
+    ]
+    made = cli("build", repository, image, *words, "--json", env=docker.env, check=True).json
+    assert made["engine"] == "s2i"
+    said = docker.run(image, "cat", "/opt/app-root/everything").stdout
+    assert f"OPENSHIFT_BUILD_COMMIT={git(repository, 'rev-parse', 'HEAD')}" in said
+    assert docker.inspect(image)["Config"]["Cmd"] == ["/usr/libexec/s2i/run"]
+    docker("save", "-o", str(tmp_path / "image.tar"), image)
+    assert secret.encode() not in b"".join(unpacked(tmp_path / "image.tar"))
+    refused = cli("build", repository, image, *words, "--image-label", "a=b", env=docker.env)
+    assert refused.rc == 2
 
 
 # -- registries -----------------------------------------------------------------------------------
