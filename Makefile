@@ -1,7 +1,7 @@
 # What can be done in this checkout; `make` alone lists it. Only a POSIX shell and a Python are needed.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format locks clean system
+.PHONY: help setup demo test lint format locks images clean system
 
 # The first Python of these versions that really runs and can make environments: a name on PATH may be a shim.
 # `make PYTHON=/path/to/python …` names one.
@@ -44,6 +44,9 @@ locks: .venv/.dev ## choose the newest versions of what we add to environments a
 	cd builder/ipython_builder/locks && ../../../$(BIN)/uv pip compile --quiet --universal --upgrade \
 		--python-version 3.11 --no-header --no-annotate --generate-hashes viewer.in -o viewer.txt
 	images/lock.sh $(abspath $(BIN))/uv
+
+images: ## the builder image and the one for science, into podman and, where it runs, docker
+	@images/make.sh
 
 clean: ## what make has made, with the demo's cluster
 	-@test ! -x $(BIN)/ipython-builder || $(BIN)/ipython-builder down demo >/dev/null 2>&1

@@ -118,8 +118,15 @@ class Engine:
             if left := self(kind, "ls", "--quiet", "--filter", mine).stdout.split():
                 self(kind, "rm", *left, check=False)
         listed = self("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
-        if left := [name for name in listed if name.startswith(f"localhost/{LABEL}-{self.session}/")]:
+        ours = f"localhost/{LABEL}-{self.session}/"
+        if left := [name for name in listed if name.startswith(ours)]:
             self("rmi", "--force", *left, check=False)
+        # s2i names its images in a label too, where those that lost their name to the next one keep it.
+        named = "label=io.k8s.display-name"
+        for image in self("images", "--quiet", "--filter", "dangling=true", "--filter", named).stdout.split():
+            said = self("image", "inspect", image, check=False)
+            if said.rc == 0 and said.json[0]["Config"]["Labels"]["io.k8s.display-name"].startswith(ours):
+                self("rmi", "--force", image, check=False)
 
 
 @dataclass(frozen=True)

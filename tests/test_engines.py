@@ -14,7 +14,7 @@ import pytest
 from tests import daemons
 from tests.conftest import CHECKOUT
 from tests.engine import Engine
-from tests.engines import Registry, is_registry, start_registry
+from tests.engines import Images, Registry, is_registry, start_registry
 from tests.images import content_key, into, made_once
 from tests.workbench import git, until
 
@@ -178,3 +178,9 @@ def test_a_registry_of_ones_own(registry: Registry, tmp_path: Path) -> None:
         assert address != registry.address
         assert is_registry(address)
     assert not is_registry(address)
+
+
+def test_our_images_are_there(podman: Engine, docker: Engine, builder_image: Images) -> None:
+    for image in (builder_image.builder, builder_image.scipy):
+        assert podman.inspect(image)["Config"]["User"] == "1001"
+    assert docker.has(into(podman, docker, builder_image.builder))

@@ -32,6 +32,11 @@ def secrets_for(home: Home, password: str | None) -> None:
     """See that there are a key and a password; what is there already stays unless `password` is given."""
     if not home.key.exists():
         write_private(home.key, cluster.new_key() + "\n")
+    password_for(home, password)
+
+
+def password_for(home: Home, password: str | None) -> None:
+    """See that there is a password; a random one that is there already stays unless `password` is given."""
     if password is not None or not home.password.exists():
         write_private(home.password, (password or secrets.token_urlsafe(18)) + "\n")
 

@@ -87,4 +87,6 @@ def environ(record: Record, home: Home, caller: Mapping[str, str]) -> dict[str, 
         # Installing is what the thin environment is for; a user-wide site would leak between clusters.
         "PYTHONNOUSERSITE": "1",
     }  # fmt: skip
+    if record.contained:
+        result["HOME"] = str(home.kept)  # the image's own may not be writable
     return result
