@@ -331,10 +331,11 @@ def removed(env: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     finally:
-        words = ["podman", "images", "--quiet", "--filter", f"reference=localhost/{MARK}/*"]
+        words = ["podman", "images", "--format", "{{.Repository}}:{{.Tag}}"]
+        words += ["--filter", f"reference=localhost/{MARK}/*"]
         found = subprocess.run(words, env=dict(env), capture_output=True, text=True, check=False)
-        if ids := sorted(set(found.stdout.split())):
-            quietly(["podman", "rmi", "--force", *ids], env)
+        for name in found.stdout.split():  # by name: what has others stays
+            quietly(["podman", "rmi", "--force", name], env)
 
 
 def main() -> None:
@@ -354,10 +355,12 @@ def main() -> None:
         # podman keeps there what is mounted into builds as caches: nobody else's are used or changed.
         env = {**os.environ, "TMPDIR": str(work / "tmp")}
         with removed(env):
+            builder = f"localhost/{MARK}/builder-{uuid.uuid4().hex[:8]}"
+            podman(env, "tag", options.builder, builder)  # another `make images` meanwhile shall not count
             base = options.base or base_image(env)
             peer = Peer(work, base, (*lines, *SERVED), env)
-            ours = Ours(work, "ours", options.builder, (*lines, *SERVED), env)
-            lean = Ours(work, "lean", options.builder, lines, env)
+            ours = Ours(work, "ours", builder, (*lines, *SERVED), env)
+            lean = Ours(work, "lean", builder, lines, env)
             cases = built(options.runs, peer, ours, quick=options.quick)
             lean.build()
             if s2i:
