@@ -41,7 +41,7 @@ STACK = ("numpy", "scipy", "pandas", "matplotlib", "scikit-learn", "sympy")
 QUICK = ("six",)
 SERVED = ("jupyterlab", "ipyparallel")  # without these there is no notebook on the peer's side
 BASES = ("docker.io/library/debian:13-slim", "localhost/debian:13-slim")
-MARK = "ipython-builder-benchmark"
+MARK = f"ipython-builder-benchmark-{uuid.uuid4().hex[:8]}"  # images of another run are not ours
 LIMIT = 120.0  # seconds after which a container has failed
 CLEAN, CHANGED, BY_S2I, PAGE = 0.33, 0.1, 0.2, 0.8
 ALLOWANCE_KB = 200.0
@@ -52,7 +52,7 @@ class Side:
 
     def __init__(self, work: Path, name: str, lines: tuple[str, ...], env: Mapping[str, str]) -> None:
         self.folder = work / name
-        self.image = f"localhost/{MARK}/{name}-{uuid.uuid4().hex[:8]}"
+        self.image = f"localhost/{MARK}/{name}"
         self.env = env
         self.changes = 0
         self._id = ""
@@ -114,7 +114,7 @@ class Peer(Side):
 
     def __init__(self, work: Path, base: str, lines: tuple[str, ...], env: Mapping[str, str]) -> None:
         super().__init__(work, "peer", lines, env)
-        self.builder = f"localhost/{MARK}/peer-builder-{uuid.uuid4().hex[:8]}"
+        self.builder = f"localhost/{MARK}/peer-builder"
         self.secrets = secrets(work / "peer-secrets")
         words = [
             "podman",
@@ -187,8 +187,8 @@ class Ours(Side):
 def built(runs: int, peer: Peer, ours: Ours, *, quick: bool) -> list[common.Case]:
     """Builds; caches are full after the first."""
     if not quick:
-        peer.build()
-        ours.build()
+        peer.build(clean=True)
+        ours.build(clean=True)
     clean = common.take_turns(runs, partial(peer.build, clean=True), partial(ours.build, clean=True))
     changed = common.take_turns(runs, peer.rebuild, ours.rebuild)
     return [
@@ -203,7 +203,7 @@ def by_s2i(runs: int, work: Path, peer: Peer, ours: Ours, program: str) -> commo
     cache = work / "peer-s2i-cache"
     cache.mkdir()
     cache.chmod(0o777)  # the container's user is another one
-    images = [f"{MARK}/{name}-{uuid.uuid4().hex[:8]}:latest" for name in ("peer", "ours")]
+    images = [f"{MARK}/{name}:latest" for name in ("peer", "ours")]
     theirs, mine = images
     loaded = [name for name in (peer.builder, ours.builder) if load(name, docker, peer.env)]
     try:
@@ -332,10 +332,10 @@ def removed(env: Mapping[str, str]) -> Iterator[None]:
         yield
     finally:
         words = ["podman", "images", "--format", "{{.Repository}}:{{.Tag}}"]
-        words += ["--filter", f"reference=localhost/{MARK}/*"]
         found = subprocess.run(words, env=dict(env), capture_output=True, text=True, check=False)
-        for name in found.stdout.split():  # by name: what has others stays
-            quietly(["podman", "rmi", "--force", name], env)
+        for name in found.stdout.split():
+            if name.startswith(f"localhost/{MARK}/"):
+                quietly(["podman", "rmi", "--force", name], env)  # by name: what has others stays
 
 
 def main() -> None:
@@ -355,7 +355,7 @@ def main() -> None:
         # podman keeps there what is mounted into builds as caches: nobody else's are used or changed.
         env = {**os.environ, "TMPDIR": str(work / "tmp")}
         with removed(env):
-            builder = f"localhost/{MARK}/builder-{uuid.uuid4().hex[:8]}"
+            builder = f"localhost/{MARK}/builder"
             podman(env, "tag", options.builder, builder)  # another `make images` meanwhile shall not count
             base = options.base or base_image(env)
             peer = Peer(work, base, (*lines, *SERVED), env)
