@@ -16,6 +16,8 @@ from typing import Any
 
 import ipyparallel as ipp
 import pytest
+import zmq
+from jupyter_client.session import Session
 
 from tests.conftest import require
 from tests.stand import MB, Stand, resident, stand
@@ -546,3 +548,50 @@ def test_the_hub_answers_as_it_is_written(there: Stand) -> None:
     until(lambda: rc.ids == other.ids == [0], "the other one has gone")
     assert got(rc[0].apply_async(pow, 2, 4)) == 16
     assert got(view.apply_async(os.getpid)) == there.processes["engine", 0].pid
+
+
+class Hearer:
+    """A controller that hears an engine's first word, and dies before it can answer."""
+
+    def __init__(self, url: str) -> None:
+        self.context = zmq.Context()
+        self.socket = self.context.socket(zmq.ROUTER)
+        self.socket.bind(url)
+
+    def hear(self) -> list[bytes]:
+        assert self.socket.poll(SECONDS * 1000)
+        words: list[bytes] = self.socket.recv_multipart()
+        return words
+
+    def die(self) -> None:
+        self.context.destroy(linger=0)
+
+
+def registration_url(there: Stand) -> str:
+    said = json.loads((there.security / "ipcontroller-engine.json").read_text())
+    return f"{said['interface']}:{said['registration']}"
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["before it answers", "after it has answered"])
+def test_a_controller_that_dies_while_an_engine_registers(tmp_path: Path, answered: bool) -> None:
+    with stand(tmp_path) as there:
+        first = Hearer(registration_url(there))
+        there.start("engine", 0)
+        sender, *words = first.hear()
+        if answered:
+            key = json.loads((there.security / "ipcontroller-engine.json").read_text())["key"]
+            session = Session(key=key.encode())
+            _, parts = session.feed_identities(words)
+            uuid = session.deserialize(parts)["content"]["uuid"]
+            said = json.loads((there.security / "ipcontroller-engine.json").read_text())
+            content = {"id": 0, "status": "ok", "hb_period": 3000, "connection_info": said}
+            session.send(first.socket, "registration_reply", content=content, ident=sender)
+            # It is gone before any other line to it is whole.
+            until(lambda: there.facts.get(("engine", 0), {}).get("ready"), "it takes itself for registered")
+            assert there.facts["engine", 0]["uuid"] == uuid
+        first.die()
+        there.start("controller")
+        there.registered([0])
+        assert (
+            there.client()[0].apply_async(os.getpid).get(timeout=SECONDS) == there.processes["engine", 0].pid
+        )

@@ -70,6 +70,18 @@ class Hub(hub.Hub):
             # Who has sent it something asks whether it came.
             self.session.send(self.notifier, "registration_notification", {"id": eid, "uuid": uuid})
             return None
+        waiting = self.incoming_registrations.get(uuid.encode())
+        if waiting is not None:
+            # It does not know whether its first word was heard: the answer is the same as to that one.
+            content = {
+                "id": waiting.id,
+                "status": "ok",
+                "hb_period": self.heartmonitor_period,
+                "connection_info": self.engine_info,
+            }
+            self.session.send(self.query, "registration_reply", content=content, ident=reg)
+            self.call_hearts([uuid.encode()])
+            return waiting.id
         result = super().register_engine(reg, msg)
         self.call_hearts([uuid.encode()])
         return result
