@@ -32,8 +32,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "cluster": ("cluster", "ports", "record", "roles", "prepare", "control", "logs", "workspace"),
     "node": (
-        *("children", "member", "forks", "leaving", "herald", "abroad", "probe", "journal", "state"),
-        "node",
+        *("starved", "children", "member", "forks", "leaving", "herald", "abroad", "probe", "journal"),
+        *("state", "upkeep", "node"),
     ),
     "container": ("container",),
     "platforms": ("platforms.base", "platforms.making", "platforms.supervision", "platforms.local"),

@@ -183,7 +183,15 @@ def load(home: Home) -> Record | None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, atomically; its folder is made the same way if needed."""
+    """Write a file that only its owner can read, atomically; its folder is made the same way if needed.
+
+    A file that says that already is left alone: on a full disk nothing could be put in its place.
+    """
+    try:
+        if path.read_text() == text and path.stat().st_mode & 0o777 == 0o600:
+            return
+    except (OSError, ValueError):
+        pass  # not there, or not ours
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     half = path.with_name(f".{path.name}.{os.getpid()}")
     half.unlink(missing_ok=True)

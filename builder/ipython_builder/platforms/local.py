@@ -77,7 +77,10 @@ class Local:
 
     def status(self, label: str, *, memory: bool = False) -> dict[str, Any]:
         home = self._home(label)
-        made = record.load(home)
+        try:
+            made = record.load(home)
+        except BuilderError as error:
+            return _silent(label, None, "damaged", [error.message])
         try:
             state = control.ask(home.socket, "status", timeout=5)
             if memory:  # a thousand engines take their time; that it lives is known by now
