@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -10,10 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from ipython_builder.build import bill
-from tests.conftest import Cli, Said
+from ipython_builder.build import bill, environment
+from ipython_builder.errors import BuilderError
+from ipython_builder.events import Reporter
+from ipython_builder.places import Places
+from tests.conftest import Cli, Home, Said
 from tests.packages import uv
 from tests.root import CLOSED, Image, notebook
+from tests.workbench import git
 
 pytestmark = pytest.mark.slow
 
@@ -125,6 +130,59 @@ def test_a_package_of_the_repository(image: Image) -> None:
     upload_with_package(image, 42)
     image.assemble()
     assert image.python("import helpers; print(helpers.answer)") == "42"
+
+
+def test_a_lock_and_a_line_of_git(image: Image, tmp_path: Path) -> None:
+    repository = tmp_path / "helpers.git"
+    (repository / "helpers").mkdir(parents=True)
+    (repository / "pyproject.toml").write_text(PROJECT)
+    (repository / "helpers" / "__init__.py").write_text("answer = 41\n")
+    git(repository, "init", "-q")
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "one")
+    commit = git(repository, "rev-parse", "HEAD")
+    hashes = (
+        "1e61c37477a1626458e36f7b1d82aa5c9b094fa4802892072e49de9c60c4c926",
+        "8abb2f1d86890a2dfb989f9a77cfcfd3e47c2a354b01111771326f8aa26e0254",
+    )
+    image.upload(requirements_0txt=f"{SIX} --hash=sha256:{hashes[1]}\n")
+    image.assemble()
+    # What the repository says of it is enough.
+    assert bill.parse(image.places.lock.read_text())["six"].hashes == (f"sha256:{hashes[1]}",)
+    image.upload(requirements_0txt=f"{SIX}\nhelpers @ git+file://{repository}@main\n")
+    image.assemble()
+    assert image.python("import helpers; print(helpers.answer)") == "41"
+    lock = image.places.lock.read_text()
+    assert f"# helpers==1.0: made from git+file://{repository}@{commit}\n" in lock
+
+
+def test_what_does_not_go_together_is_said(image: Image, tmp_path: Path) -> None:
+    lines = tmp_path / "more.txt"
+    lines.write_text("sympy==1.14.0\n")
+    image.assemble("--base", "--requirements", str(lines))
+    image.upload(requirements_0txt="mpmath==1.4.0\n")
+    said = image.assemble()
+    assert "`sympy` requires `mpmath>=1.1.0,<1.4`, but `1.4.0` is installed" in said.stderr
+    assert "with sympy among the requirements, versions that go together are chosen" in said.stderr
+
+
+def test_what_the_disk_refuses_is_an_error_of_ours(tmp_path: Path, home: Home) -> None:
+    places = Places(tmp_path / "image")
+    places.app_root.mkdir(parents=True)
+    with (
+        pytest.raises(BuilderError, match="cannot be written: No space left") as caught,
+        environment.opened(places, home.settings, Reporter()),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x")
+    assert "free some space" in (caught.value.hint or "")
+    assert list(places.app_root.iterdir()) == []
+    places.app_root.rmdir()
+    places.app_root.write_text("a file")
+    with (
+        pytest.raises(BuilderError, match="cannot be written"),
+        environment.opened(places, home.settings, Reporter()),
+    ):
+        pass
 
 
 def test_what_the_builder_has_needs_no_index(builder_root: Path, cli: Cli, tmp_path: Path) -> None:

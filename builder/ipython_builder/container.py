@@ -199,7 +199,8 @@ def _key(environ: Mapping[str, str], places: Places) -> bytes | None:
     secrets = places.root / "run/secrets"
     for path in [Path(named)] if named else [secrets / name for name in KEY_FILES]:
         try:
-            return path.read_bytes()
+            if (content := path.read_bytes()).strip() or named:
+                return content  # an empty file is a place for one
         except FileNotFoundError:
             if named:
                 raise UsageError(

@@ -131,9 +131,10 @@ def _tell(asked: Spec, reporter: Reporter) -> None:
 
 def _missing(asked: Spec, names: list[str], reporter: Reporter) -> None:
     for one in imports.missing(asked, resolved=names):
-        first = one.notebooks[0] + (f" and {len(one.notebooks) - 1} more" if len(one.notebooks) > 1 else "")
+        more = len(one.notebooks) - 1
+        who = f"{one.notebooks[0]} and {more} more import" if more else f"{one.notebooks[0]} imports"
         advice = f": add {one.distribution} to the requirements" if one.distribution else ""
-        reporter.warning(f"nothing provides {one.module}, which {first} imports{advice}")
+        reporter.warning(f"nothing provides {one.module}, which {who}{advice}")
 
 
 def _after(target: Target, asked: Spec) -> None:

@@ -8,10 +8,11 @@ else        versions are chosen, those that are there preferred; what was saved 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,21 +61,32 @@ def opened(places: Places, settings: Settings, reporter: Reporter) -> Iterator[T
     """The environment with a cache beside it, so that files are linked and not copied; gone at the end.
 
     A cache that is mounted into the build stays, and files are copied from it.
+
+    Raises:
+        BuilderError: something in the image cannot be written, whatever it was.
     """
     beside, mounted = places.app_root / ".cache", places.root / "var/cache/ipython-builder"
     kept = mounted.is_dir() and os.access(mounted, os.W_OK | os.X_OK)
     cache = mounted if kept else beside
     temporary = beside / "tmp"
-    temporary.mkdir(parents=True, exist_ok=True)
     environ = {"TMPDIR": str(temporary), "UV_CACHE_DIR": str(cache / "uv")}
     if kept:
         environ["UV_LINK_MODE"] = "copy"
     try:
+        temporary.mkdir(parents=True, exist_ok=True)
         yield Target(places, replace(settings, cache_dir=cache), reporter, environ)
+    except OSError as error:
+        raise BuilderError(
+            f"{error.filename or places.app_root} cannot be written: {error.strerror or error}",
+            "free some space where containers are kept"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else "build as a user of group 0, over an image of ipython-builder",
+        ) from error
     finally:
         placing.remove(beside)
         for name in (".lock", ".gitignore", "CACHEDIR.TAG"):  # uv's
-            (places.app_root / name).unlink(missing_ok=True)
+            with suppress(OSError):
+                (places.app_root / name).unlink()
 
 
 def python(places: Places, spec: Spec) -> Interpreter:
@@ -156,7 +168,9 @@ def install(target: Target, spec: Spec) -> None:
         quiet = False
     _finish(target, found, before)
     for line in target.installer(found).contradictions(target.root):
-        reporter.warning(line)
+        name = (re.findall("`([^`]+)`", line) or [""])[0]
+        advice = f": with {name} among the requirements, versions that go together are chosen" if name else ""
+        reporter.warning(line.replace("The package ", "", 1) + advice)
     earlier = saved.lock if saved else {}
     locks = [base, earlier, _lock(places.lock), _given(spec)]
     distributions = write_bill(target, spec, locks, quiet=quiet)

@@ -15,7 +15,7 @@ from typing import Any
 
 from ipython_builder import scrub, spec
 from ipython_builder import source as sources
-from ipython_builder.build import containerfile, context, engines, facts, plan, request
+from ipython_builder.build import choice, containerfile, context, engines, facts, plan, request
 from ipython_builder.build.reference import Reference
 from ipython_builder.build.s2i import S2i
 from ipython_builder.commands import redact
@@ -66,7 +66,7 @@ def make(wish: Wish, settings: Settings, reporter: Reporter) -> dict[str, Any]:
     _judge(wish)
     s2i = S2i() if wish.engine == "s2i" else None
     with reporter.phase("engine", "looking for an engine and the builder image") as phase:
-        engine, base = engines.choose("docker" if s2i else wish.engine, wish.builder, phase.progress)
+        engine, base = choice.choose("docker" if s2i else wish.engine, wish.builder, phase.progress)
         _check(base, wish.platform)
         phase.done(f"{base.name} in {engine.name}")
     with tempfile.TemporaryDirectory(prefix="ipython-builder-") as name:
@@ -79,9 +79,15 @@ def make(wish: Wish, settings: Settings, reporter: Reporter) -> dict[str, Any]:
         if s2i:
             with reporter.phase("build", f"building {wish.image} by s2i") as phase:
                 s2i.build(
-                    folder / "context" / f"{plan.SOURCE}{_AT.source}", base.name, wish.image, phase.progress,
-                    secrets=secrets, hidden=hidden, cached=wish.cached,
-                )  # fmt: skip
+                    folder / "context" / f"{plan.SOURCE}{_AT.source}",
+                    base.name,
+                    wish.image,
+                    phase.progress,
+                    origin=_said(_from(wish, checkout)),
+                    secrets=secrets,
+                    hidden=hidden,
+                    again=wish.cached and engine.find(wish.image) is not None,
+                )
                 phase.done(f"built {wish.image} by s2i")
         else:
             made = _plan(wish, checkout, asked, files, folder / "context", base.name, settings)
@@ -101,7 +107,11 @@ def make(wish: Wish, settings: Settings, reporter: Reporter) -> dict[str, Any]:
                 phase.done(f"built {wish.image} with {engine.name}")
     if wish.push:
         with reporter.phase("push", f"pushing {wish.image}") as phase:
-            engine.push(wish.image, phase.progress)
+            try:
+                engine.push(wish.image, phase.progress)
+            except BuilderError as error:
+                error.hint = f"{error.hint}; the image is in {engine.name} all the same"
+                raise
             phase.done(f"pushed {wish.image}")
     found = engine.find(wish.image)
     return {
@@ -125,7 +135,7 @@ _SECRETS = ((plan.CONFIG_SECRET, plan.CONFIG_PATH), (plan.CA_SECRET, plan.CA_PAT
 
 
 def _judge(wish: Wish) -> None:
-    if wish.push and (wish.image.host is None or wish.image.host == "localhost"):
+    if wish.push and not wish.image.remote:
         raise UsageError(
             f"{wish.image} names no registry to push to",
             f"write it as in registry.example.org/{wish.image.path}, docker.io/me/{wish.image.title}",
@@ -185,7 +195,7 @@ def _plan(
     epoch = context.time_of(checkout)
     root = folder / f"{plan.SOURCE}{_AT.source}"
     own = frozenset(files.files) & {plan.PRE_BUILD, plan.POST_BUILD, plan.ASSEMBLE, plan.RUN}
-    origin = facts.Origin(_origin(wish.source), checkout.ref, checkout.commit)
+    origin = _from(wish, checkout)
     indexes = [redact(url) for url in (settings.index_url or "", *settings.extra_index_urls)]
     if plan.one_step(own):
         if wish.extra:
@@ -198,21 +208,30 @@ def _plan(
         context.write(folder / f"{plan.SOURCE}{_AT.facts}", facts.text(asked, origin), epoch)
         request.dump(asked, folder / plan.REQUEST)
         digest = context.digest(folder / plan.REQUEST, *indexes)
-    said = {
-        "OPENSHIFT_BUILD_SOURCE": origin.source,
-        "OPENSHIFT_BUILD_REFERENCE": origin.ref,
-        "OPENSHIFT_BUILD_COMMIT": origin.commit,
-    }
     return plan.make(
         builder,
         plan.Facts(
             own,
             digest,
-            {name: value for name, value in said.items() if value},
+            _said(origin),
             context.environment(root),
             _labels(wish, checkout, builder) | dict(wish.labels),
         ),
     )
+
+
+def _from(wish: Wish, checkout: Checkout) -> facts.Origin:
+    return facts.Origin(_origin(wish.source), checkout.ref, checkout.commit)
+
+
+def _said(origin: facts.Origin) -> dict[str, str]:
+    """The same as the variables that OpenShift sets in its builds."""
+    said = {
+        "OPENSHIFT_BUILD_SOURCE": origin.source,
+        "OPENSHIFT_BUILD_REFERENCE": origin.ref,
+        "OPENSHIFT_BUILD_COMMIT": origin.commit,
+    }
+    return {name: value for name, value in said.items() if value}
 
 
 def _origin(source: Source) -> str:

@@ -78,8 +78,8 @@ def read(root: Path) -> list[Installed]:
     found: dict[str, Installed] = {}
     for info in sorted(site_packages(root).glob("*.dist-info")):
         distribution = PathDistribution(info)
-        name = distribution.metadata["Name"]
-        if name:
+        if (info / "METADATA").is_file() and "Name" in distribution.metadata:
+            name = distribution.metadata["Name"]
             canonical = canonicalize_name(name)
             version = distribution.version
             found[canonical] = Installed(canonical, version, _origin(distribution), info, distribution)

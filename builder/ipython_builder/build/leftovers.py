@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable
 from json import JSONDecodeError, loads
 from pathlib import Path
@@ -32,6 +34,20 @@ def remove(mark: str, store: Path, remove_container: Callable[[str], None]) -> N
         if mounted:
             _end(Path(mounted).parent)
         remove_container(path.parent.parent.name)
+    for folder in {Path("/var/tmp"), Path(tempfile.gettempdir())}:  # noqa: S108
+        for path in folder.glob("buildah*/hosts"):
+            _remove(path.parent, mark)
+
+
+def _remove(bundle: Path, mark: str) -> None:
+    """Delete the folder that describes a step's container, if it is ours and nothing is mounted in it."""
+    try:
+        ours = mark in (bundle / "hosts").read_text()
+        mounts = [line.split(" ", 5)[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    except (OSError, UnicodeDecodeError):
+        return  # another user's, or gone
+    if ours and not any(f"{point}/".startswith(f"{bundle}/") for point in mounts):
+        shutil.rmtree(bundle, ignore_errors=True)
 
 
 def _end(layer: Path) -> None:

@@ -46,6 +46,11 @@ class Reference:
         return self.path.rpartition("/")[2]
 
     @property
+    def remote(self) -> bool:
+        """Whether it names a registry; podman calls its own store localhost."""
+        return self.host not in (None, "localhost")
+
+    @property
     def loopback(self) -> bool:
         """Whether the registry is on this machine, where it may speak plain http."""
         name = re.sub(r":[0-9]+\Z", "", self.host or "").strip("[]")
@@ -66,8 +71,8 @@ def parse(text: str, what: str = "the image's name") -> Reference:
     match = _IMAGE.fullmatch(text)
     if match is None or len(text) > 255:
         low = text.lower()
-        hint = f"write {low}" if low != text and _IMAGE.fullmatch(low) else "write it as in myimage or"
-        hint += "" if hint.startswith("write " + low) else " registry.example.org/me/notebooks:v1"
+        near = low if low != text and _IMAGE.fullmatch(low) else None
+        hint = f"write {near or 'it as in myimage or registry.example.org/me/notebooks:v1'}"
         raise UsageError(f"{what}, {text[:80]!r}, is no name of an image", hint)
     host, path = match["host"], match["path"]
     if host and not (re.search(r"[.:\[]", host) or host == "localhost"):

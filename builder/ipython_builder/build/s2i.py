@@ -35,21 +35,25 @@ class S2i:
         image: Reference,
         say: Say,
         *,
+        origin: Mapping[str, str],
         secrets: Mapping[str, Path],
         hidden: Sequence[str],
-        cached: bool,
+        again: bool,
     ) -> None:
         """Make `image` of the folder `source`; s2i gives it the name when it is whole.
 
         Args:
+            origin: variables that say where the repository is from; they stay in the image, as in OpenShift.
             secrets: where a file shall be while it is made -> the file. s2i leaves it empty in the image.
-            cached: whether what the previous image of that name has installed may be taken.
+            again: whether what the previous image of that name has installed may be taken.
 
         Raises:
             BuilderError: as the step that failed says.
         """
         argv = [self.program, "build", str(source), builder, str(image), "--copy", "--keep-symlinks"]
-        argv += ["--pull-policy", "if-not-present", *(["--incremental"] if cached else [])]
+        argv += ["--pull-policy", "never", "--incremental-pull-policy", "never"]
+        argv += ["--incremental"] if again else []
+        argv += [word for pair in origin.items() for word in ("--env", "=".join(pair))]
         folders = {str(path.parent): str(Path(place).parent) for place, path in secrets.items()}
         argv += [word for pair in folders.items() for word in ("--inject", ":".join(pair))]
         answer = commands.run(argv, on_line=say, merged=True, secrets=hidden, grace=GRACE_SECONDS)

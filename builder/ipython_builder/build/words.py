@@ -18,6 +18,11 @@ _DAEMON = re.compile(
 _BUSY = re.compile(r"database is locked|resource temporarily unavailable", re.IGNORECASE)
 _CODE = re.compile(r"(?:exit status|exit code:?|returned a non-zero code:) (\d+)")
 _DENIED = re.compile(r"unauthorized|denied|authentication required|forbidden", re.IGNORECASE)
+# What says only how far it is, and what is said again as the error at the end.
+_NOISE = re.compile(
+    r"STEP \d|--> |Copying |Writing |Storing |Trying to pull|time=|[0-9a-f]{12}: |sha256:|-+$"
+)
+_STEP = re.compile(r'((?:STEP |running |process )[\["/]\S* ?\S*)(?: .*(?=[\]"]: ))')
 _PREFIX = re.compile(r"^#\d+ (?:\d+\.\d+ )?")
 _KINDS: dict[int, type[BuilderError]] = {2: UsageError, 3: RepositoryError, 69: Unavailable, 75: Transient}
 
@@ -29,8 +34,8 @@ def plain(line: str) -> str:
 
 def end(text: str, lines: int = 12) -> str:
     """The last lines of what was said, indented."""
-    said = [plain(line).rstrip() for line in text.splitlines()]
-    return "\n".join(f"  {line}" for line in [line for line in said if line][-lines:])[-4000:]
+    said = [_STEP.sub(r"\1 …", plain(line).rstrip()) for line in text.splitlines()]
+    return "\n".join(f"  {line}" for line in [one for one in said if one and not _NOISE.match(one)][-lines:])
 
 
 def no_such_image(text: str) -> bool:
