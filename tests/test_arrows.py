@@ -21,7 +21,18 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "source": ("address", "clone", "tree", "source"),
     "spec": ("spec", "cells", "imports"),
     "environment": (
-        *("scrub", "interpreters", "runtime", "bytecode", "failures", "installer", "keys", "environment"),
+        *(
+            "scrub",
+            "interpreters",
+            "runtime",
+            "bytecode",
+            "failures",
+            "asking",
+            "mirror",
+            "installer",
+            "keys",
+            "environment",
+        ),
         *("thin", "lock"),
     ),
     "build": (
@@ -86,7 +97,7 @@ OUTSIDE = {
     "jupyter_client": {"herald"},
     "argon2": {"prepare"},
     "packaging": {
-        *("runtime", "interpreters", "installer", "imports", "lock", "spec"),
+        *("runtime", "interpreters", "asking", "imports", "lock", "spec"),
         *("build.installed", "build.environment"),
     },
     "cyclonedx": {"build.bill"},

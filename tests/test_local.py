@@ -351,6 +351,34 @@ def test_an_up_that_is_killed_half_way_is_taken_up_or_put_away(cli: Cli, folder:
     assert list(home.clusters.iterdir()) == []
 
 
+@pytest.mark.parametrize("after", ["down", "up"])
+def test_a_killed_up_of_a_url_is_seen_and_put_away(after: str, cli: Cli, folder: Path, home: Home) -> None:
+    hook = folder / ".ipython-builder" / "pre-build"
+    hook.parent.mkdir()
+    hook.write_text("#!/bin/sh\nexec sleep 600\n")
+    hook.chmod(0o755)
+    git(folder, "init", "-q")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "one")
+    words = ("up", folder.as_uri(), "-n", "0", "--label", "main")
+    process = cli.start(*words, "--allow-hooks", "--progress", "plain")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "running .ipython-builder" in line:
+            break
+    process.kill()
+    process.communicate()
+    workspaces = home.settings.data_dir / "workspaces"
+    (workspaces / ".main.partial").mkdir()
+    state = cli("status", "main", "--json").json
+    assert (state["state"], state["source"]) == ("incomplete", folder.as_uri())
+    if after == "up":
+        cli(*words, check=True)
+    assert cli("down", "main", "--json", check=True).json["kept"] == {}
+    assert list(workspaces.iterdir()) == []
+    assert list(home.clusters.iterdir()) == []
+
+
 def test_a_clone_with_work_in_it_is_kept(cli: Cli, folder: Path, home: Home) -> None:
     git(folder, "init", "-q")
     git(folder, "add", "-A")

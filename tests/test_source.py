@@ -258,6 +258,16 @@ def test_missing_context_dir(repository: Path, tmp_path: Path) -> None:
         assert sorted(p.name for p in tmp_path.iterdir()) == ["home", "repository"]
 
 
+def test_a_bundle_and_a_folder_at_a_ref_are_known_by_their_whole_path(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.bundle").write_bytes(b"# v2 git bundle\n")
+    monkeypatch.chdir(tmp_path)
+    assert source.parse("a.bundle").text == str(tmp_path / "a.bundle")
+    folder = os.path.relpath(repository, tmp_path)
+    assert source.parse(folder, ref="main").text == str(repository)
+
+
 def test_a_file_that_is_no_bundle(tmp_path: Path) -> None:
     (tmp_path / "a.ipynb").write_text("{}")
     with pytest.raises(RepositoryError) as caught:

@@ -14,6 +14,7 @@ from typing import Any
 from ipython_builder.errors import BuilderError
 
 NAME = "cluster.json"
+BEGUN = "begun.json"
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,34 @@ class Record:
     def pool(self) -> tuple[tuple[str, ...], float, bool]:
         """What engines have imported beforehand, the seconds for one module, and whether they are forked."""
         return self.preload, self.preload_timeout, self.fork
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What an `up` makes a cluster of, noted before it fetches anything: if it is killed, this tells of it.
+
+    Attributes:
+        source: without credentials.
+        in_place: whether it is the user's own folder.
+        commit: that a clone of ours was made at; None until it is there.
+    """
+
+    source: str
+    in_place: bool
+    commit: str | None = None
+
+
+def begin(home: Home, begun: Begun) -> None:
+    """Note it, whole or not at all."""
+    write_private(home.path / BEGUN, json.dumps(asdict(begun), indent=1) + "\n")
+
+
+def begun(home: Home) -> Begun | None:
+    """What was noted, if anything was."""
+    try:
+        return Begun(**json.loads((home.path / BEGUN).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def save(home: Home, record: Record) -> None:

@@ -19,6 +19,7 @@ import threading  # noqa: E402
 # A fifth of a second and eight megabytes an engine for a debugger that nobody can attach to one.
 sys.modules.setdefault("debugpy", None)  # type: ignore[arg-type]
 
+import zmq  # noqa: E402
 from ipyparallel import error  # noqa: E402
 from ipyparallel.engine import app  # noqa: E402
 
@@ -76,6 +77,8 @@ class Engine(app.IPEngine):
                 raise
 
     def register(self):
+        # A first word that a connection lost is said again over the next one; libzmq waits thirty seconds.
+        self.context.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         # Watched from before the first word: the controller that heard it may die before another knows us.
         self.registration.watch()
         return super().register()
@@ -110,6 +113,7 @@ class Engine(app.IPEngine):
         with_notebooks()
 
 
+HANDSHAKE_MS = 10_000
 ARGUMENTS = [
     "--log-level=INFO",
     "--IPEngine.enable_nanny=False",

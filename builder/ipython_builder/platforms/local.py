@@ -95,6 +95,9 @@ class Local:
             state = _silent(
                 label, made, "unsupervised" if left else "stopped" if made else "incomplete", wrong
             )
+        begun = None if made else record.begun(home)
+        if begun:
+            state["source"] = begun.source
         if made:
             state |= {
                 "url": made.url,
@@ -153,11 +156,12 @@ class Local:
 
     def _remove(self, home: Home, made: Record | None, *, discard: bool) -> Path | None:
         kept = None
-        # Without a record nobody knows whose folder it is: then it stays.
-        if made and not made.in_place:
+        origin = made or record.begun(home)
+        # Without either nobody knows whose folder it is: then it stays.
+        if origin and not origin.in_place:
             maker = self._maker(home.label)
             try:
-                kept = maker.remove_workspace(home, made.commit, discard=discard)
+                kept = maker.remove_workspace(home, origin.commit, discard=discard)
             except BuilderError as error:  # nobody can tell whether work is in it: then it stays
                 self.reporter.warning(error.message)
                 kept = maker.workspace(home)

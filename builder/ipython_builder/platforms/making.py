@@ -22,11 +22,12 @@ from ipython_builder import (
     source,
     spec,
     thin,
+    tree,
 )
 from ipython_builder.errors import BuilderError, UsageError
 from ipython_builder.events import Reporter
 from ipython_builder.platforms.base import Up
-from ipython_builder.record import Home, Record
+from ipython_builder.record import Begun, Home, Record
 from ipython_builder.settings import Settings
 
 
@@ -40,19 +41,30 @@ class Maker:
 
     def new(self, home: Home, request: Up) -> Record:
         """A new cluster's record; what a killed `up` of that label left is removed first."""
-        processes.sweep(home.path)
-        shutil.rmtree(home.path, ignore_errors=True)
-        workspace = self.workspace(home)
-        checkout = self.fetch(request, workspace)
+        self.clear(home)
+        asked = request.source
+        begun = Begun(str(asked.folder or asked.text), asked.folder is not None)
+        checkout = None
         try:
+            record.begin(home, begun)
+            checkout = self.fetch(request, self.workspace(home))
+            record.begin(home, replace(begun, commit=checkout.commit))
             made = self.make(home, request, checkout)
             record.save(home, made)
         except BaseException:
             shutil.rmtree(home.path, ignore_errors=True)
-            if not checkout.in_place:
+            if checkout and not checkout.in_place:
                 self.remove_workspace(home, checkout.commit)
             raise
         return made
+
+    def clear(self, home: Home) -> None:
+        """Put away what a killed `up` left; a clone of ours in which somebody has worked since stays."""
+        processes.sweep(home.path)
+        begun = record.begun(home)
+        if begun and not begun.in_place:
+            self.remove_workspace(home, begun.commit)
+        shutil.rmtree(home.path, ignore_errors=True)
 
     def again(self, home: Home, made: Record, request: Up) -> Record:
         """The record of a cluster that is there already, brought up to date with `request`.
@@ -199,8 +211,12 @@ class Maker:
     def remove_workspace(self, home: Home, commit: str | None, *, discard: bool = False) -> Path | None:
         """Remove the clone, unless somebody's work is in it; then it stays, and its path is returned."""
         workspace = self.workspace(home)
+        shutil.rmtree(source.half_made(workspace), ignore_errors=True)
         if not workspace.exists():
             return None
+        # One that was killed before it noted the commit had no time for any other.
+        head = tree.head(workspace)
+        commit = commit or (head[0] if head else None)
         if not discard and commit and source.changes(workspace, commit):
             return workspace
         shutil.rmtree(workspace)
