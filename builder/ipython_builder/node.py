@@ -308,21 +308,23 @@ class Node:
         here = sorted(number for name, number in self.lives if name == "engine")
         for number in here:
             self.start("engine", number, self.lives["engine", number])
-        self.leaving.choose(len(here) - self.record.engines)
         self.missing = asyncio.create_task(self.start_missing(here))
 
     async def start_missing(self, here: list[int]) -> None:
         """Start the engines that are wanted beside those that are `here`, under ids that are free."""
+        taken = [self.members[name] for name in self.lives if name[0] in ("engine", "controller")]
+        for _ in range(100):  # who is too many leaves with its name, and when its task is done
+            if all(member.line is not None for member in taken):
+                break
+            await asyncio.sleep(0.02)
         controller = self.members.get(("controller", 0))
-        if controller is not None and ("controller", 0) in self.lives:
+        if controller is not None and controller in taken:
             # It still counts those that died while nobody watched.
-            for _ in range(100):
-                if controller.line is not None:
-                    break
-                await asyncio.sleep(0.02)
             for number, uuid in controller.facts.get("engines", {}).items():
                 if int(number) not in here:
-                    controller.tell(lost=uuid)
+                    self.lost.tell(uuid)
+        if controller is not None:
+            self.leaving.choose(len(here) - self.record.engines)
         async with self.changing:
             self.add(self.record.engines - len(self.numbers() - self.leaving.numbers))
 
