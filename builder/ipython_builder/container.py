@@ -137,7 +137,8 @@ def _record(asked: Contained, home: Home, places: Places, *, client: bool) -> Re
     thin.make(environment, home.thin)
     facts = _facts(places)
     module = facts.get("serves_itself")
-    pool = asked.engines > 1 and bool(facts.get("fork", True))  # one engine alone has nothing to share
+    engines = prepare.kept_engines(home, asked.engines) if asked.kind == "engine" and not client else 0
+    may_fork = bool(facts.get("fork", True))
     return Record(
         label=asked.label or ALONE,
         user=asked.user,
@@ -157,10 +158,12 @@ def _record(asked: Contained, home: Home, places: Places, *, client: bool) -> Re
         viewer_host="0.0.0.0",  # noqa: S104  a container's own network
         viewer_port=VIEWER_PORT,
         first_port=cluster.FIRST_PORT,
-        engines=asked.engines if asked.kind == "engine" else 0,
+        engines=engines,
+        engines_asked=asked.engines,
         preload=tuple(facts.get("preload", ())),
         preload_timeout=float(facts.get("preload_timeout", 30.0)),
-        fork=pool,
+        fork=may_fork and engines > 1,  # one engine alone has nothing to share
+        fork_asked=may_fork,
         roles=() if client else TYPES[asked.kind],
         controller=asked.controller,
         bind="0.0.0.0",  # noqa: S104
