@@ -15,6 +15,7 @@ import os
 import resource
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ class Node:
         if "engine" in made_of.roles and "controller" not in made_of.roles:
             self.abroad = abroad.Abroad(prepare.link(made_of, home), self.members, self.forks.ids)
             self.state.abroad = self.abroad
+            self.leaving.ask = self.abroad.have_tasks
         self.keep(made_of)
         self.writing: asyncio.TimerHandle | None = None
         self.lives = {(life.role, life.number): life for life in lives}
@@ -143,11 +145,13 @@ class Node:
         """Have `count` engines: new ones are started at once, idle ones leave first."""
         if not isinstance(count, int) or not 0 <= count <= cluster.MAX_ENGINES:
             raise BuilderError(f"{count!r} engines cannot be had: 0 to {cluster.MAX_ENGINES:,} can")
-        if not {"controller", "engine"} <= set(self.record.roles):
+        if "engine" not in self.record.roles:
             raise BuilderError("the engines of this cluster are elsewhere: scale it where it was started")
         async with self.changing:
             # What `up` has just written counts, where it did not have to restart us.
             changed = (record.load(self.home) or self.record).with_engines(count)
+            if self.abroad and count > 1:
+                changed = replace(changed, fork=changed.fork_asked is not False)
             before = self.record
             self.keep(changed)
             self.unsaved = True
@@ -156,7 +160,8 @@ class Node:
                 await self.renew_pool()
             staying = self.numbers() - self.leaving.numbers
             self.add(count - len(staying))
-            self.leaving.choose(len(staying) - count)
+            busy = await self.abroad.busy() if self.abroad and len(staying) > count else None
+            self.leaving.choose(len(staying) - count, busy)
         return self.state.brief()
 
     async def restart(self, role: str) -> dict[str, Any]:
@@ -194,6 +199,8 @@ class Node:
             try:
                 record.save(self.home, self.record)
                 prepare.write_connection(self.record, self.home)
+                if self.abroad:
+                    prepare.keep_engines(self.record, self.home)
                 self.unsaved = False
             except OSError as error:
                 self.state.say(f"what was asked for is not saved: {error.strerror}")
