@@ -134,6 +134,10 @@ class Local:
     def logs(self, label: str, role: str | None, *, follow: bool, last: int) -> Iterator[str]:
         return logs.lines(self._home(label).logs, role, follow=follow, last=last)
 
+    def log_names(self, label: str) -> list[str]:
+        """What `logs` can be asked for."""
+        return logs.names(self._home(label).logs)
+
     def console(self, label: str, words: tuple[str, ...]) -> Console:
         home = self._home(label)
         made = record.load(home)
