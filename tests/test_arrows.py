@@ -21,7 +21,18 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "source": ("address", "clone", "tree", "source"),
     "spec": ("spec", "cells", "imports"),
     "environment": (
-        *("scrub", "interpreters", "runtime", "bytecode", "failures", "installer", "keys", "environment"),
+        *(
+            "scrub",
+            "interpreters",
+            "runtime",
+            "bytecode",
+            "failures",
+            "asking",
+            "mirror",
+            "installer",
+            "keys",
+            "environment",
+        ),
         *("thin", "lock"),
     ),
     "build": (
@@ -46,8 +57,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "cluster": ("cluster", "ports", "record", "roles", "prepare", "control", "logs", "workspace"),
     "node": (
-        *("children", "member", "forks", "leaving", "herald", "abroad", "probe", "journal", "state"),
-        "node",
+        *("starved", "children", "member", "forks", "leaving", "herald", "abroad", "probe", "journal"),
+        *("state", "upkeep", "node"),
     ),
     "container": ("container",),
     "platforms": ("platforms.base", "platforms.making", "platforms.supervision", "platforms.local"),
@@ -93,7 +104,7 @@ OUTSIDE = {
     "jupyter_client": {"herald"},
     "argon2": {"prepare"},
     "packaging": {
-        *("runtime", "interpreters", "installer", "imports", "lock", "spec"),
+        *("runtime", "interpreters", "asking", "imports", "lock", "spec"),
         *("build.installed", "build.environment"),
     },
     "cyclonedx": {"build.bill"},

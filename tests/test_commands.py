@@ -206,6 +206,46 @@ def test_a_terminals_ctrl_c_reaches_it_through_us_only() -> None:
     assert int(session) != os.getsid(0)
 
 
+def test_who_is_killed_leaves_no_command_and_no_folder(tmp_path: Path) -> None:
+    """Two commands at once, each with a child that is in nobody's care."""
+    program = """
+import sys, threading
+from ipython_builder import commands
+def work(name):
+    with commands.scratch() as folder, commands.scratch() as other:
+        (folder / "file").touch()
+        words = ["sh", "-c", f"echo $$ > {name}.1; (echo {folder} {other} > {name}.2; sleep 600); true"]
+        commands.run(words)
+commands.run(["true"])
+for name in sys.argv[1:]:
+    threading.Thread(target=work, args=[name]).start()
+"""
+    names = [str(tmp_path / name) for name in ("one", "two")]
+    process = subprocess.Popen([sys.executable, "-P", "-c", program, *names])
+    files = [Path(f"{name}.2") for name in names]
+    until(lambda: all(file.exists() and file.read_text() for file in files), "both run")
+    groups = {int(Path(f"{name}.1").read_text()) for name in names}
+    folders = [Path(folder) for file in files for folder in file.read_text().split()]
+    assert all(folder.is_dir() for folder in folders)
+    process.kill()
+    process.wait()
+    until(lambda: not any(map(processes.alive, groups)), "the commands have ended")
+    until(lambda: not any(map(os.path.exists, folders)), "the folders are gone")
+    until(lambda: not _members(groups), "what they had started has ended")
+
+
+def _members(groups: set[int]) -> list[int]:
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+        except (OSError, NotADirectoryError):
+            continue
+        if len(fields) > 2 and int(fields[2]) in groups and fields[0] != "Z":
+            found.append(int(entry))
+    return found
+
+
 def test_a_group_that_is_gone_is_no_error() -> None:
     child = subprocess.Popen(["true"], start_new_session=True)
     child.wait()

@@ -16,8 +16,10 @@ from typing import Any
 
 import ipyparallel as ipp
 import pytest
+import zmq
+from jupyter_client.session import Session
 
-from tests.conftest import require
+from tests.conftest import missing, require
 from tests.stand import MB, Stand, resident, stand
 from tests.workbench import until
 
@@ -120,7 +122,7 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
-        pytest.skip(f"only root may mount a file system, and only where it may: {done.stderr.strip()}")
+        missing(f"the right to mount a file system ({done.stderr.strip()})")
     try:
         yield
     finally:
@@ -208,7 +210,7 @@ class Cable:
         except (subprocess.CalledProcessError, OSError, AssertionError) as problem:
             self.close()
             said = getattr(problem, "stderr", None) or problem
-            pytest.skip(f"only root may make network namespaces, and only where it may: {said}")
+            missing(f"the right to make a network namespace ({said})")
 
     def ip(self, *words: str, far: bool = False) -> None:
         command = [*(self.before if far else []), "ip", *words]
@@ -293,7 +295,7 @@ def test_connections_that_only_one_end_believes_in(cable: Cable, tmp_path: Path)
         work = Interrupted(there, tmp_path / "mark")
         cable.pull()
         if not cable.forget():
-            pytest.skip("this kernel ends no connections of others (CONFIG_INET_DIAG_DESTROY)")
+            missing("a kernel that ends connections of others (CONFIG_INET_DIAG_DESTROY)")
         work.submit()
         time.sleep(2)
         cable.plug()
@@ -321,9 +323,7 @@ def test_a_client_whose_connections_break(there: Stand) -> None:
             check=True, capture_output=True, text=True,
         )  # fmt: skip
         if not done.stdout:
-            pytest.skip(
-                "only root may end connections, and only where the kernel has CONFIG_INET_DIAG_DESTROY"
-            )
+            missing("the right to end connections, or CONFIG_INET_DIAG_DESTROY in the kernel")
         results = [got(task) for task in tasks]
         assert len([one for one in results if not isinstance(one, str)]) >= 20
     assert rc.ids == [0, 1]
@@ -546,3 +546,50 @@ def test_the_hub_answers_as_it_is_written(there: Stand) -> None:
     until(lambda: rc.ids == other.ids == [0], "the other one has gone")
     assert got(rc[0].apply_async(pow, 2, 4)) == 16
     assert got(view.apply_async(os.getpid)) == there.processes["engine", 0].pid
+
+
+class Hearer:
+    """A controller that hears an engine's first word, and dies before it can answer."""
+
+    def __init__(self, url: str) -> None:
+        self.context = zmq.Context()
+        self.socket = self.context.socket(zmq.ROUTER)
+        self.socket.bind(url)
+
+    def hear(self) -> list[bytes]:
+        assert self.socket.poll(SECONDS * 1000)
+        words: list[bytes] = self.socket.recv_multipart()
+        return words
+
+    def die(self) -> None:
+        self.context.destroy(linger=0)
+
+
+def registration_url(there: Stand) -> str:
+    said = json.loads((there.security / "ipcontroller-engine.json").read_text())
+    return f"{said['interface']}:{said['registration']}"
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["before it answers", "after it has answered"])
+def test_a_controller_that_dies_while_an_engine_registers(tmp_path: Path, answered: bool) -> None:
+    with stand(tmp_path) as there:
+        first = Hearer(registration_url(there))
+        there.start("engine", 0)
+        sender, *words = first.hear()
+        if answered:
+            key = json.loads((there.security / "ipcontroller-engine.json").read_text())["key"]
+            session = Session(key=key.encode())
+            _, parts = session.feed_identities(words)
+            uuid = session.deserialize(parts)["content"]["uuid"]
+            said = json.loads((there.security / "ipcontroller-engine.json").read_text())
+            content = {"id": 0, "status": "ok", "hb_period": 3000, "connection_info": said}
+            session.send(first.socket, "registration_reply", content=content, ident=sender)
+            # It is gone before any other line to it is whole.
+            until(lambda: there.facts.get(("engine", 0), {}).get("ready"), "it takes itself for registered")
+            assert there.facts["engine", 0]["uuid"] == uuid
+        first.die()
+        there.start("controller")
+        there.registered([0])
+        assert (
+            there.client()[0].apply_async(os.getpid).get(timeout=SECONDS) == there.processes["engine", 0].pid
+        )

@@ -18,6 +18,7 @@ from ipython_builder import environment, keys
 from ipython_builder.environment import MARKER, Environment
 from ipython_builder.errors import BuilderError, RepositoryError, Transient, Unavailable
 from ipython_builder.events import Reporter
+from ipython_builder.spec import Spec
 from tests.conftest import Home, missing
 from tests.packages import Kept, Made, python, refusing, sdist, served, sha256, simple_index, uv
 from tests.workbench import git, wheel
@@ -154,6 +155,75 @@ def test_a_local_package_is_its_content(make: Made) -> None:
     (package / "helpers" / "build" / "__init__.py").write_text("deep = True\n")
     third = make("./helpers\n")
     assert python(third, "import helpers.build; print(helpers.build.deep)") == "True"
+
+
+def test_building_a_package_leaves_nothing_in_its_folder(make: Made, tmp_path: Path) -> None:
+    """setuptools writes build/ and *.egg-info beside what it builds."""
+    (make.root / "pyproject.toml").write_text('[project]\nname = "lab"\nversion = "1"\nreadme = "READ.md"\n')
+    (make.root / "READ.md").write_text("of the lab")
+    (make.root / "lab.py").write_text("answer = 1\n")
+    (make.root / "tools").mkdir()
+    (make.root / "tools" / "tools.py").write_text("answer = 2\n")
+    text = "from setuptools import setup\nsetup(name='tools', version=open('../VERSION').read(), py_modules=['tools'])"
+    (make.root / "tools" / "setup.py").write_text(text)
+    (make.root / "VERSION").write_text("7")
+    git(make.root, "init", "-q")
+    git(make.root, "add", "-A")
+    git(make.root, "commit", "-qm", "one")
+    made = make(".\n./tools\n")
+    (make.root / "requirements.txt").unlink()
+    assert git(make.root, "status", "--porcelain", "--ignored") == ""
+    told = python(
+        made,
+        "import lab, tools; from importlib.metadata import distribution as d;"
+        "print(lab.answer, tools.answer, d('tools').version, d('tools').read_text('direct_url.json'))",
+    )
+    assert told.startswith("1 2 7 ")
+    assert json.loads(told.split(" ", 3)[3])["url"] == (make.root / "tools").as_uri()
+    record = next(made.site_packages.glob("tools-7.dist-info")) / "RECORD"
+    assert "direct_url.json,sha256=" in record.read_text()
+    assert make(".\n./tools\n").key == made.key
+    assert make.sink.phases == []
+    # What a person's own `pip install -e` left is no content either.
+    (make.root / "lab.egg-info").mkdir()
+    (make.root / "lab.egg-info" / "PKG-INFO").write_text("x")
+    assert make(".\n./tools\n").key == made.key
+
+
+def test_a_build_that_fails_names_the_folder_that_it_is_of(make: Made) -> None:
+    (make.root / "tools").mkdir()
+    (make.root / "tools" / "setup.py").write_text("import sys; sys.exit('no compiler')")
+    with pytest.raises(RepositoryError) as caught:
+        make("./tools\n")
+    assert "no compiler" in caught.value.message
+    assert "ipython-builder-" not in caught.value.message
+    assert not any("ipython-builder-" in event.message for event in make.sink.events)
+
+
+def test_what_links_in_a_package_lead_to_is_content(make: Made) -> None:
+    package = make.root / "helpers"
+    (package / "helpers").mkdir(parents=True)
+    (package / "pyproject.toml").write_text(PROJECT)
+    (make.root / "shared").mkdir()
+    (make.root / "shared" / "more.py").write_text("answer = 1\n")
+    (make.root / "one.py").write_text("answer = 1\n")
+    (package / "helpers" / "__init__.py").touch()
+    (package / "helpers" / "one.py").symlink_to("../../one.py")
+    (package / "helpers" / "shared").symlink_to("../../shared")
+    (package / "helpers" / "round").symlink_to("..")
+    before = keys.content(package)
+    (make.root / "one.py").write_text("answer = 2\n")
+    between = keys.content(package)
+    (make.root / "shared" / "more.py").write_text("answer = 2\n")
+    assert len({before, between, keys.content(package)}) == 3
+    made = make("./helpers\n")
+    assert python(made, "from helpers.one import answer; print(answer)") == "2"
+
+
+def test_a_branch_in_a_constraint_is_looked_up_too(tmp_path: Path) -> None:
+    line = "helpers @ git+https://host/helpers.git"
+    assert keys.moves(Spec(tmp_path, constraints=(f"{line}@main",)))
+    assert not keys.moves(Spec(tmp_path, constraints=(f"{line}@{'a' * 40}",)))
 
 
 def test_a_branch_is_looked_up_each_time_and_a_commit_never(make: Made, tmp_path: Path) -> None:
@@ -576,6 +646,16 @@ def test_an_old_claim_of_a_cluster_that_has_moved_on_holds_nothing(make: Made, t
     for claim in (make.settings.cache_dir / "environments" / "claims" / env.key).iterdir():
         os.utime(claim, (0, 0))
     assert prune(make) == [env.key]
+
+
+def test_prune_leaves_no_list_of_claims_on_what_is_gone(make: Made, tmp_path: Path) -> None:
+    made = make()
+    owner = tmp_path / "owner"
+    owner.mkdir()
+    environment.claim(made, make.settings, owner)
+    shutil.rmtree(owner)
+    assert environment.prune(make.settings, Reporter()) == [made.path]
+    assert list((make.settings.cache_dir / "environments" / "claims").iterdir()) == []
 
 
 def test_prune_waits_for_who_is_making_one(make: Made) -> None:

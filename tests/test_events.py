@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import threading
+import time
 
 import pytest
 
@@ -88,6 +90,45 @@ def test_a_program_gets_objects() -> None:
     assert [record["kind"] for record in records] == ["start", "progress", "log", "done", "warning"]
     assert records[0] == {"kind": "start", "phase": "install", "message": "installing 3 packages"}
     assert records[3]["seconds"] >= 0
+
+
+class Torn(io.StringIO):
+    """A stream in which another thread's turn comes after every write."""
+
+    def write(self, text: str) -> int:
+        time.sleep(0.0005)
+        return super().write(text)
+
+
+@pytest.mark.parametrize("sink", [PlainSink, JsonSink])
+def test_lines_of_two_threads_do_not_run_into_each_other(sink: type[PlainSink] | type[JsonSink]) -> None:
+    stream = Torn()
+    threads = [threading.Thread(target=tell, args=[Reporter(sink(stream))]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = stream.getvalue().splitlines()
+    assert "" not in lines
+    if sink is JsonSink:
+        assert all(json.loads(line) for line in lines)
+
+
+def test_a_terminal_shows_the_phase_that_still_runs() -> None:
+    from rich.console import Console
+
+    from ipython_builder.cli.render import RichSink
+
+    sink = RichSink()
+    sink.console = Console(file=io.StringIO(), width=80)
+    first, second = Reporter(sink), Reporter(sink)
+    with first.phase("install", "installing [this]"):
+        with second.phase("install", "installing the viewer") as phase:
+            phase.progress("JupyterLab")
+            sink.emit(Event("done", "install", "installed this", 1.0, "installing [this]"))
+            assert sink.titles == ["installing the viewer"]
+        assert sink.titles == []
+    assert sink.status is None
 
 
 @pytest.mark.parametrize("sink", [PlainSink, JsonSink])

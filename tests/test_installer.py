@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ipython_builder import failures, installer
+from ipython_builder import asking, failures
 from ipython_builder.commands import Result
 from ipython_builder.errors import BuilderError, RepositoryError, Unavailable
 from ipython_builder.spec import Spec
@@ -18,18 +18,18 @@ OTHER = "sha256:" + "b" * 64
 
 def test_a_lock_has_its_hashed_lines_and_the_rest_is_open() -> None:
     spec = Spec(ROOT, kind="requirements-hashed", lines=(f"six==1.16 --hash={HASH}", "tabulate", "idna<4"))
-    assert installer._locked(spec) == [f"six==1.16 --hash={HASH}"]
-    assert installer._open(spec) == ["idna<4", "tabulate"]
-    assert list(installer.bounds(spec)) == ["six==1.16"]
+    assert asking.locked(spec) == [f"six==1.16 --hash={HASH}"]
+    assert asking.still_open(spec) == ["idna<4", "tabulate"]
+    assert list(asking.bounds(spec)) == ["six==1.16"]
 
 
 def test_some_hashes_make_no_lock_but_are_checked() -> None:
     lines = (f"Six.Thing==1.16 --hash={HASH} --hash={OTHER}", "idna==3.7", f"foo[bar]>=1 --hash={OTHER}")
     spec = Spec(ROOT, kind="requirements", lines=lines)
-    assert installer._locked(spec) == []
-    assert list(installer.bounds(spec)) == []
+    assert asking.locked(spec) == []
+    assert list(asking.bounds(spec)) == []
     pins = "foo==1.2\nidna==3.7\nsix-thing==1.16\nurl @ https://host/url.whl\n"
-    assert list(installer._with_hashes(pins, spec)) == [
+    assert list(asking.with_hashes(pins, spec)) == [
         f"foo==1.2 --hash={OTHER}",
         "idna==3.7",
         f"six-thing==1.16 --hash={HASH} --hash={OTHER}",
@@ -44,7 +44,7 @@ def test_what_a_lock_says_binds_the_rest() -> None:
         f"https://host/nameless-1-py3-none-any.whl --hash={HASH}",
     )
     spec = Spec(ROOT, kind="uv.lock", lines=lines)
-    assert list(installer.bounds(spec)) == [
+    assert list(asking.bounds(spec)) == [
         "a @ https://host/a-1.whl",
         'zmq==2.0 ; python_version < "3.12"',
     ]
@@ -57,20 +57,20 @@ def test_a_pylock_binds_the_rest_too(tmp_path: Path) -> None:
         '[[packages]]\nname = "here"\ndirectory = {path = "."}\n'
     )
     spec = Spec(ROOT, kind="pylock.toml", pylock=tmp_path / "pylock.toml", lines=("tabulate",))
-    assert list(installer.bounds(spec)) == ["six==1.16.0", "old==1 ; python_version < '3'"]
-    assert installer._open(spec) == ["tabulate"]
+    assert list(asking.bounds(spec)) == ["six==1.16.0", "old==1 ; python_version < '3'"]
+    assert asking.still_open(spec) == ["tabulate"]
 
 
 def test_where_packages_come_from() -> None:
     spec = Spec(ROOT, options=("--no-binary numpy", "--no-index"), find_links=("file:///repository/w",))
-    assert installer._options(spec) == [
+    assert asking.options(spec) == [
         "--no-binary numpy",
         "--no-index",
         "--find-links file:///repository/w",
     ]
-    assert installer._flags(spec) == []
+    assert asking.flags(spec) == []
     spec = Spec(ROOT, index_urls=("https://a/simple", "https://b/simple"), prereleases=True)
-    assert installer._flags(spec) == [
+    assert asking.flags(spec) == [
         *("--extra-index-url", "https://a/simple", "--extra-index-url", "https://b/simple"),
         *("--index-strategy", "unsafe-best-match", "--prerelease=allow"),
     ]
@@ -80,7 +80,7 @@ def test_local_folders_are_built_anew() -> None:
     pins = (
         "a==1\nhelpers @ file:///repository\nmore[x] @ file:///repository/more\ngit @ git+https://h/r@abc\n"
     )
-    assert installer._built_anew(pins) == ["--refresh-package", "helpers", "--refresh-package", "more"]
+    assert asking.built_anew(pins) == ["--refresh-package", "helpers", "--refresh-package", "more"]
 
 
 # -- failures ------------------------------------------------------------------------------------

@@ -100,6 +100,11 @@ def test_what_cannot_be_shared_is_left_out_by_looking(cli: Cli, folder: Path, ho
         "exits": "import os; os._exit(3)",
         "quits": "raise SystemExit(4)",
         "hangs": "import time; time.sleep(999)",
+        "deaf": "import signal, time; signal.signal(signal.SIGALRM, signal.SIG_IGN); time.sleep(999)",
+        "wanders": "import os; os.chdir('/')",
+        "masks": "import os; os.umask(0)",
+        "sets": "import os; os.environ['HOME'] = '/nowhere'",
+        "adds": "import os; os.environ['ADDED'] = 'yes'",
         "prints": "print('hello from an import')",
     }
     site.mkdir(parents=True)
@@ -125,9 +130,19 @@ def test_what_cannot_be_shared_is_left_out_by_looking(cli: Cli, folder: Path, ho
     assert "not preloaded: exits (the pool ended with 3 while it was imported)" in said
     assert "not preloaded: quits raised" in said
     assert "not preloaded: hangs (its import took too long)" in said
+    assert "not preloaded: deaf (its import took too long)" in said
+    assert "starting over without wanders: it changes the working folder" in said
+    assert "starting over without masks: it changes the mask of new files" in said
+    assert "starting over without sets: it changes HOME" in said
     assert "hello from an import" in said
     left_out = cli("status", "main", "--json").json["pool"]["left_out"]
-    assert set(left_out) == {"leaves_thread", "leaves_socket", "leaves_child", "exits", "hangs"}
+    assert set(left_out) == {
+        *("leaves_thread", "leaves_socket", "leaves_child", "exits", "hangs"),
+        *("deaf", "wanders", "masks", "sets"),
+    }
+    asked = "__import__('os').environ.get('ADDED'), __import__('os').environ['HOME']"
+    home = os.environ["HOME"]
+    assert console(cli, "main", f"print(rc[0].apply_sync(lambda: ({asked})))") == f"('yes', {home!r})"
     assert console(cli, "main", "print(rc[:].apply_sync(lambda: 'prints' in __import__('sys').modules))") == (
         "[True, True]"
     )
@@ -258,6 +273,34 @@ print(rc.ids, task.get(timeout=60))
     command = [sys.executable, "-m", "ipython_builder", "scale", "main", "1"]
     said = console(cli, "main", code.replace("COMMAND", repr(command)))
     assert said.split("\n")[-1] == "[2] finished"
+
+
+def test_mpi_engines_are_started_one_by_one(cli: Cli, home: Home, folder: Path) -> None:
+    cli("up", folder, "-n", "1", "--label", "main", check=True)
+    profile = home.clusters / "main" / "ipython" / "profile_default"
+    (profile / "ipengine_config.py").write_text("c.IPEngine.use_mpi = True\nc.IPEngine.init_mpi = ''\n")
+    kill(pid_of(cli, "main", "pool"))
+    until(lambda: roles(cli)["pool", 0]["state"] == "off", "the pool refuses")
+    assert roles(cli)["pool", 0]["reason"] == "MPI engines are started one by one"
+    cli("scale", "main", "2", check=True)
+    engine = pid_of(cli, "main", "engine", 1)
+    assert "ipython_cluster.engine" in Path(f"/proc/{engine}/cmdline").read_text()
+
+
+def test_numpy_draws_other_numbers_in_each_engine(cli: Cli, folder: Path) -> None:
+    (folder / "requirements.txt").write_text("numpy\n")
+    preload(folder, "numpy.random")
+    cli("up", folder, "-n", "3", "--label", "main", check=True)
+    asked = (
+        "def draw():\n"
+        "    import sys\n"
+        "    before = 'numpy.random' in sys.modules\n"
+        "    import numpy\n"
+        "    return before, numpy.random.random(), numpy.random.default_rng().random()\n"
+        "there, old, new = zip(*rc[:].apply_sync(draw))\n"
+        "print(there, len(set(old)), len(set(new)))"
+    )
+    assert console(cli, "main", asked) == "(True, True, True) 3 3"
 
 
 @contextmanager

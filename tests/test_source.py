@@ -22,6 +22,7 @@ import pytest
 from ipython_builder import settings, source
 from ipython_builder.errors import BuilderError, RepositoryError, Unavailable
 from ipython_builder.events import Event, Reporter
+from tests.conftest import require
 
 HERE = Path(__file__).parent
 REPOS = Path(os.environ.get("IPYTHON_BUILDER_TEST_REPOS") or HERE.parent / "../shared/repos")
@@ -256,6 +257,16 @@ def test_missing_context_dir(repository: Path, tmp_path: Path) -> None:
             fetch(text, tmp_path / "c", context_dir="sbu")
         assert "sub" in (caught.value.hint or "")
         assert sorted(p.name for p in tmp_path.iterdir()) == ["home", "repository"]
+
+
+def test_a_bundle_and_a_folder_at_a_ref_are_known_by_their_whole_path(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.bundle").write_bytes(b"# v2 git bundle\n")
+    monkeypatch.chdir(tmp_path)
+    assert source.parse("a.bundle").text == str(tmp_path / "a.bundle")
+    folder = os.path.relpath(repository, tmp_path)
+    assert source.parse(folder, ref="main").text == str(repository)
 
 
 def test_a_file_that_is_no_bundle(tmp_path: Path) -> None:
@@ -598,14 +609,13 @@ def test_nobody_there(tmp_path: Path, url: str) -> None:
     assert not (tmp_path / "c").exists()
 
 
-@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not on PATH: no certificate can be made")
 def test_own_authority(server: Server, repository: Path, tmp_path: Path) -> None:
     """A certificate that nobody knows is refused, and accepted with the authority that signed it."""
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     words = (
         "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
     )
-    made = ["openssl", *words.split(), "-keyout", str(key), "-out", str(certificate)]
+    made = [require("openssl"), *words.split(), "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(made, check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)

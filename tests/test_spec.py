@@ -342,6 +342,46 @@ def _course(root: Path) -> Path:
     return course
 
 
+def test_a_folder_in_the_repository_may_name_files_above_it(tmp_path: Path) -> None:
+    course = tmp_path / "repository" / "course"
+    (course.parent / "lib").mkdir(parents=True)
+    course.mkdir()
+    (course.parent / "lib" / "pyproject.toml").write_text('[project]\nname = "lib"\nversion = "1"\n')
+    (course.parent / "base.txt").write_text("six\n-r more/more.txt\n")
+    (course.parent / "more").mkdir()
+    (course.parent / "more" / "more.txt").write_text("idna\n")
+    (course / "requirements.txt").write_text("-r ../base.txt\n../lib\n")
+    found = spec.read(course, top=course.parent)
+    assert found.lines == ("six", "idna", f"lib @ {(course.parent / 'lib').as_uri()}")
+    with pytest.raises(RepositoryError, match="leads out of the checkout"):
+        spec.read(course)
+    (tmp_path / "secret.txt").write_text("six\n")
+    (course / "requirements.txt").write_text("-r ../../secret.txt\n")
+    with pytest.raises(RepositoryError, match="leads out of the checkout"):
+        spec.read(course, top=course.parent)
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("six @ https://me:s3cret@host/six-1-py3-none-any.whl", True),
+        ("six @ git+https://t0ken@host/six.git", True),
+        ("git+ssh://git:s3cret@host/six.git", True),
+        ("six @ git+ssh://git@host/six.git", False),
+        ("six @ https://host/six-1-py3-none-any.whl", False),
+    ],
+)
+def test_a_login_in_an_extra_line_is_refused(text: str, refused: bool, tmp_path: Path) -> None:
+    if not refused:
+        assert spec.read(tmp_path, extra=[text]).lines
+        return
+    with pytest.raises(UsageError) as caught:
+        spec.read(tmp_path, extra=[text])
+    assert "s3cret" not in caught.value.message
+    assert "t0ken" not in caught.value.message
+    assert "netrc" in (caught.value.hint or "")
+
+
 def test_the_roots_settings_count_for_a_folder_without_any(tmp_path: Path) -> None:
     course = _course(tmp_path)
     (tmp_path / "lib").mkdir()

@@ -10,8 +10,10 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +92,7 @@ def run(
         ) from error
     except OSError as error:  # not executable, not a program, an argument list too long
         raise BuilderError(f"cannot run {words[0]}: {error.strerror}") from error
+    _guard.add(process.pid)
     out: list[str] = []
     err: list[str] = []
 
@@ -125,6 +128,8 @@ def run(
     except BaseException:
         _stop(process, grace)
         raise
+    finally:
+        _guard.remove(process.pid)
     for pump in pumps:
         pump.join(5)
     result = Result(words, process.returncode, redact("".join(out), secrets), "\n".join(err))
@@ -133,6 +138,88 @@ def run(
         shown = redact(" ".join(words[:3]), secrets)
         raise BuilderError(f"{shown} … ended with {result.returncode}:\n{tail}")
     return result
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for what is needed in passing; it goes too when this process is killed."""
+    with tempfile.TemporaryDirectory(prefix="ipython-builder-") as name:
+        _guard.add(name)
+        try:
+            yield Path(name)
+        finally:
+            _guard.remove(name)
+
+
+# Reads what is to be put away, a word before each: + for what is there, - for what is gone. The end of what
+# it reads is the end of the process that wrote it, in whatever way.
+_GUARD = """
+while read -r said what; do
+    case $said in
+        +) kept="$kept $what " ;;
+        -) kept="${kept%% $what *} ${kept#* $what }" ;;
+    esac
+done
+for what in $kept; do
+    case $what in
+        /*) folders="$folders $what" ;;
+        *) kill -s KILL -- "-$what" ;;
+    esac
+done 2>/dev/null
+test -z "$folders" || rm -rf -- $folders
+"""
+
+
+class _Guard:
+    """Ends what this process has begun when it is killed, and could do nothing about that itself.
+
+    PR_SET_PDEATHSIG reaches neither what a command has started nor a folder, and it follows a thread.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.pipe: int | None = None
+        self.owner = 0
+
+    def add(self, what: int | str) -> None:
+        self._say("+", what)
+
+    def remove(self, what: int | str) -> None:
+        self._say("-", what)
+
+    def _say(self, word: str, what: int | str) -> None:
+        if re.search(r"[^\w/.-]", str(what)):
+            return  # a TMPDIR with a space in it: what is there is left there
+        with self.lock:
+            try:
+                if self.owner != os.getpid():
+                    self.pipe, self.owner = self._start(), os.getpid()
+                if self.pipe is not None:
+                    os.write(self.pipe, f"{word} {what}\n".encode())
+            except OSError:
+                self.pipe = None  # no shell here, or somebody ended it: what it is for is a courtesy
+
+    def _start(self) -> int:
+        reading, writing = os.pipe()
+        try:
+            subprocess.Popen(
+                ["/bin/sh", "-c", _GUARD],
+                env={"PATH": os.defpath},
+                cwd="/",
+                stdin=reading,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError:
+            os.close(writing)
+            raise
+        finally:
+            os.close(reading)
+        return writing
+
+
+_guard = _Guard()
 
 
 def _stop(process: subprocess.Popen[str], grace: float) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,12 +27,14 @@ class Event:
         phase: a short name such as ``environment``; empty for none.
         message: for people, one line.
         seconds: how long the phase took, on done and failed.
+        title: the message that the phase began with, on what follows it: two of one name may run at once.
     """
 
     kind: Kind
     phase: str
     message: str
     seconds: float | None = None
+    title: str | None = None
 
 
 class Sink(Protocol):
@@ -65,9 +68,14 @@ class JsonSink:
         _say(self.stream, json.dumps(record, ensure_ascii=False))
 
 
+_line = threading.Lock()
+
+
 def _say(stream: TextIO, line: str) -> None:
     try:
-        print(line, file=stream, flush=True)
+        with _line:  # two installations say things at once
+            stream.write(f"{line}\n")
+            stream.flush()
     except (OSError, ValueError):
         pass  # who read it went away (`up … 2>&1 | head`): half a cluster would be worse than silence
 
@@ -99,11 +107,12 @@ class Reporter:
         try:
             yield phase
         except BaseException:
-            self.sink.emit(Event("failed", name, phase.done_message, time.perf_counter() - started))
+            took = time.perf_counter() - started
+            self.sink.emit(Event("failed", name, phase.done_message, took, message))
             raise
         took = time.perf_counter() - started
         self.seconds[name] = self.seconds.get(name, 0.0) + took
-        self.sink.emit(Event(phase.kind, name, phase.done_message, took))
+        self.sink.emit(Event(phase.kind, name, phase.done_message, took, message))
 
     def log(self, message: str, phase: str = "") -> None:
         self.sink.emit(Event("log", phase, message))
@@ -118,12 +127,13 @@ class Phase:
     def __init__(self, reporter: Reporter, name: str, message: str) -> None:
         self.reporter = reporter
         self.name = name
+        self.title = message
         self.done_message = message
         self.kind: Literal["done", "failed"] = "done"
 
     def progress(self, message: str) -> None:
         """Say where the phase is; shown beside the spinner on a terminal and not kept."""
-        self.reporter.sink.emit(Event("progress", self.name, message))
+        self.reporter.sink.emit(Event("progress", self.name, message, title=self.title))
 
     def done(self, message: str) -> None:
         """Set the line that stands when the phase has ended well."""

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
-
-from ipython_builder import commands, failures, runtime, scrub
+from ipython_builder import asking, commands, failures, mirror, runtime, scrub
 from ipython_builder.events import Phase, Reporter
 from ipython_builder.interpreters import Interpreter
+from ipython_builder.mirror import Mirror
 from ipython_builder.settings import Settings
 from ipython_builder.spec import Spec
-
-# Files that one program wrote whole: what they lock needs nothing beside it.
-_COMPLETE = ("uv.lock", "Pipfile.lock")
-_LOCKS = (*_COMPLETE, "pylock.toml", "requirements-hashed")
 
 
 class Installer:
@@ -45,6 +39,7 @@ class Installer:
         self.python = python
         self.preferred = preferred or runtime.preferred_versions()
         self.environ = dict(environ or {})
+        self._back: Callable[[str], str] = str
 
     @cached_property
     def uv(self) -> str:
@@ -58,24 +53,9 @@ class Installer:
         Raises:
             RepositoryError, Unavailable, BuilderError: as `failures` says.
         """
-        with self.reporter.phase("resolve", "choosing versions") as phase, _folder() as folder:
-            answer = self._compile(spec, folder, phase, runtime.REQUIREMENTS)
-            if answer.returncode != 0:
-                # Does the repository disagree with itself, or with us? It is asked again without our lines.
-                alone = self._compile(spec, folder, phase, ()) if failures.is_resolution(answer) else answer
-                if alone.returncode == 0:
-                    raise failures.conflict(answer, spec.file)
-                raise failures.explain(alone, spec.file, self.settings.cache_dir)
-            pins = (folder / "pins.txt").read_text()
-            unsaid = runtime.unsaid("\n".join([pins, *bounds(spec)]))
-            if unsaid:
-                answer = self._compile(spec, folder, phase, (*runtime.REQUIREMENTS, *unsaid))
-                if answer.returncode == 0:
-                    pins = (folder / "pins.txt").read_text()
-                else:
-                    self.reporter.warning(
-                        f"versions that are known not to work together: {', '.join(unsaid)} fails"
-                    )
+        with self._mirrored(spec) as copied, self.reporter.phase("resolve", "choosing versions") as phase:
+            with commands.scratch() as folder:
+                pins = copied.back(self._resolve(copied.spec, folder, phase))
             phase.done(f"chose versions of {_count(pins)} packages")
         return pins
 
@@ -96,20 +76,26 @@ class Installer:
         Args:
             again: names that are installed anew, although their version is there.
         """
-        locked = _locked(spec)
+        locked = asking.locked(spec)
         what = f"what {spec.file} locks" if spec.pylock or locked else f"{_count(pins)} packages"
-        with self.reporter.phase("install", f"installing {what}") as phase, _folder() as folder:
+        with (
+            self._mirrored(spec) as copied,
+            self.reporter.phase("install", f"installing {what}") as phase,
+            commands.scratch() as folder,
+        ):
+            spec, pins = copied.spec, copied.there(pins)
             anew = [word for name in again for word in ("--reinstall-package", name)]
             if spec.pylock:
                 self._install(path, [*anew, "-r", str(spec.pylock)], phase, spec.file)
             if locked:
-                alone = ["--no-deps"] if spec.kind in _COMPLETE else []
-                lines = _file(folder, "locked.txt", [*_options(spec), *locked])
-                words = ["--require-hashes", *alone, *_flags(spec), *anew, *lines]
+                alone = ["--no-deps"] if spec.kind in asking.COMPLETE else []
+                lines = _file(folder, "locked.txt", [*asking.options(spec), *locked])
+                words = ["--require-hashes", *alone, *asking.flags(spec), *anew, *lines]
                 self._install(path, words, phase, spec.file)
-            lines = _file(folder, "pins.txt", [*_options(spec), *_with_hashes(pins, spec)])
-            words = ["--no-deps", *_flags(spec), *_built_anew(pins), *anew, *lines]
+            lines = _file(folder, "pins.txt", [*asking.options(spec), *asking.with_hashes(pins, spec)])
+            words = ["--no-deps", *asking.flags(spec), *asking.built_anew(pins), *anew, *lines]
             self._install(path, words, phase, spec.file)
+            copied.sign(path)
             self._install_wheel(path, phase)
             phase.done(f"installed {what}")
 
@@ -117,8 +103,8 @@ class Installer:
         """Whether all that `spec` asks for is in the environment at `path`; no index is asked for that."""
         if spec.pylock or spec.local_paths:
             return False  # a lock of this kind, and code that is at hand, are compared by what they say
-        with _folder() as folder:
-            lines = [*_open(spec), *bounds(spec), *runtime.REQUIREMENTS]
+        with commands.scratch() as folder:
+            lines = [*asking.still_open(spec), *asking.bounds(spec), *runtime.REQUIREMENTS]
             asked = _file(folder, "requirements.in", [re.sub(r"\s+--hash=\S+", "", line) for line in lines])
             limits = _file(folder, "constraints.txt", sorted(spec.constraints))
             answer = self._run(
@@ -132,11 +118,11 @@ class Installer:
 
         Empty where the index has no such version, or does not answer.
         """
-        with _folder() as folder:
-            asked = _file(folder, "exact.in", [*_options(spec), *lines])
+        with commands.scratch() as folder:
+            asked = _file(folder, "exact.in", [*asking.options(spec), *lines])
             answer = self._run(
                 "pip", "compile", "--python", self.python.path, "--no-deps", "--generate-hashes",
-                "--no-header", "--no-annotate", "--quiet", *_flags(spec), asked[1],
+                "--no-header", "--no-annotate", "--quiet", *asking.flags(spec), asked[1],
             )  # fmt: skip
         return answer.stdout if answer.returncode == 0 else ""
 
@@ -154,7 +140,7 @@ class Installer:
     def install_viewer(self, path: Path) -> None:
         """The viewer's environment at `path`, from our lock."""
         what = "the viewer (JupyterLab)"
-        with self.reporter.phase("install", f"installing {what}") as phase, _folder() as folder:
+        with self.reporter.phase("install", f"installing {what}") as phase, commands.scratch() as folder:
             self.make(path)
             lock = _file(folder, "viewer.txt", runtime.viewer_lock().splitlines())
             self._install(path, ["--require-hashes", "--no-deps", "--no-build", *lock], phase, None)
@@ -162,6 +148,26 @@ class Installer:
             phase.done(f"installed {what}")
 
     # -- one call of uv each ------------------------------------------------------------------
+
+    def _resolve(self, spec: Spec, folder: Path, phase: Phase) -> str:
+        answer = self._compile(spec, folder, phase, runtime.REQUIREMENTS)
+        if answer.returncode != 0:
+            # Does the repository disagree with itself, or with us? It is asked again without our lines.
+            alone = self._compile(spec, folder, phase, ()) if failures.is_resolution(answer) else answer
+            if alone.returncode == 0:
+                raise failures.conflict(answer, spec.file)
+            raise failures.explain(alone, spec.file, self.settings.cache_dir)
+        pins = (folder / "pins.txt").read_text()
+        unsaid = runtime.unsaid("\n".join([pins, *asking.bounds(spec)]))
+        if unsaid:
+            answer = self._compile(spec, folder, phase, (*runtime.REQUIREMENTS, *unsaid))
+            if answer.returncode == 0:
+                pins = (folder / "pins.txt").read_text()
+            else:
+                self.reporter.warning(
+                    f"versions that are known not to work together: {', '.join(unsaid)} fails"
+                )
+        return pins
 
     def _install(self, path: Path, words: Sequence[str], phase: Phase, said_by: str | None) -> None:
         # Bytecode is our own affair (bytecode.py): compiled once, linked into every environment.
@@ -182,8 +188,8 @@ class Installer:
         )  # fmt: skip
 
     def _compile(self, spec: Spec, folder: Path, phase: Phase, ours: Sequence[str]) -> commands.Result:
-        asked = _file(folder, "requirements.in", [*_options(spec), *_open(spec), *ours])
-        limits = _file(folder, "constraints.txt", [*sorted(spec.constraints), *bounds(spec)])
+        asked = _file(folder, "requirements.in", [*asking.options(spec), *asking.still_open(spec), *ours])
+        limits = _file(folder, "constraints.txt", [*sorted(spec.constraints), *asking.bounds(spec)])
         # What stands in the output file already is preferred: so our tested versions win where nothing speaks
         # against them, and the repository's pins win over ours.
         output = _file(folder, "pins.txt", self.preferred.splitlines())[1]
@@ -191,91 +197,39 @@ class Installer:
         anew = ["--refresh"] if any(path.is_dir() for path in spec.local_paths) else []
         return self._run(
             "pip", "compile", *anew, "--python", self.python.path, "--no-header", "--no-annotate", "--quiet",
-            "--output-file", output, "--constraint", limits[1], *_flags(spec), asked[1], phase=phase,
+            "--output-file", output, "--constraint", limits[1], *asking.flags(spec), asked[1], phase=phase,
         )  # fmt: skip
 
+    @contextmanager
+    def _mirrored(self, spec: Spec) -> Iterator[Mirror]:
+        """What the repository itself has is built in a copy; nobody is told the copy's name."""
+        with mirror.of(spec) as copied:
+            self._back = copied.back
+            try:
+                yield copied
+            finally:
+                self._back = str
+
     def _run(self, *words: str | Path, phase: Phase | None = None) -> commands.Result:
-        return commands.run(
+        back = self._back
+
+        def show(line: str) -> None:
+            if phase:
+                phase.progress(back(line))
+
+        said = commands.run(
             [self.uv, *words],
             env=scrub.installer_environ(self.settings) | self.environ,
             cwd=Path("/"),
-            on_line=phase.progress if phase else None,
+            on_line=show,
             secrets=scrub.index_secrets(self.settings),
         )
-
-
-# -- a Spec as uv is told it --------------------------------------------------------------------
-
-
-def _locked(spec: Spec) -> list[str]:
-    """The lines that a lock file made: their hashes are required, and nothing unhashed comes with them."""
-    return sorted(line for line in spec.lines if " --hash=" in line) if spec.kind in _LOCKS else []
-
-
-def _open(spec: Spec) -> list[str]:
-    """The lines whose versions are still to be chosen. Their order decides nothing: it is always the same."""
-    return sorted(set(spec.lines) - set(_locked(spec)))
-
-
-def bounds(spec: Spec) -> Iterator[str]:
-    """What a lock says, as constraints for the rest: our runtime takes the versions that are there."""
-    for line in _locked(spec):
-        try:
-            wish = Requirement(line.partition(" --hash=")[0])
-        except InvalidRequirement:
-            continue  # a bare URL: it has no name that anything could be held to
-        marker = f" ; {wish.marker}" if wish.marker else ""
-        yield f"{wish.name} @ {wish.url}{marker}" if wish.url else f"{wish.name}{wish.specifier}{marker}"
-    if spec.pylock:
-        import tomllib
-
-        for package in tomllib.loads(spec.pylock.read_text(encoding="utf-8")).get("packages", []):
-            if package.get("version"):
-                marker = f" ; {package['marker']}" if package.get("marker") else ""
-                yield f"{package['name']}=={package['version']}{marker}"
-
-
-def _with_hashes(pins: str, spec: Spec) -> Iterator[str]:
-    """The pins, with the hashes that the repository gave for some of them: what is given is checked."""
-    given: dict[str, list[str]] = {}
-    for line in _open(spec):
-        body, *hashes = line.split(" --hash=")
-        name = re.match(r"[A-Za-z0-9._-]+", body)
-        if hashes and name:
-            given.setdefault(canonicalize_name(name[0]), []).extend(hashes)
-    for pin in pins.splitlines():
-        found = given.get(canonicalize_name(pin.partition("==")[0]), []) if "==" in pin else []
-        yield " ".join([pin, *(f"--hash={value.strip()}" for value in found)])
-
-
-def _built_anew(pins: str) -> list[str]:
-    """Flags for what is built from a local folder: uv would take what it built of an earlier state."""
-    names = re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])? @ file:", pins, re.MULTILINE)
-    return [word for name in names for word in ("--refresh-package", name)]
-
-
-def _options(spec: Spec) -> list[str]:
-    """The lines of a requirements file that say where packages come from, as the repository wrote them."""
-    return [*spec.options, *(f"--find-links {link}" for link in spec.find_links)]
-
-
-def _flags(spec: Spec) -> list[str]:
-    flags = [word for url in spec.index_urls for word in ("--extra-index-url", url)]
-    if spec.index_urls:
-        # Files written for pip mean the best version of all indexes, not the first index that has the name.
-        flags += ["--index-strategy", "unsafe-best-match"]
-    return [*flags, "--prerelease=allow"] if spec.prereleases else flags
+        return replace(said, stdout=back(said.stdout), stderr=back(said.stderr))
 
 
 def _file(folder: Path, name: str, lines: Sequence[str] | Iterator[str]) -> list[str]:
     (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return ["-r", str(folder / name)]
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="ipython-builder-") as name:
-        yield Path(name)
 
 
 def _count(pins: str) -> int:

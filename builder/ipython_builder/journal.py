@@ -14,6 +14,7 @@ from ipython_builder import processes
 from ipython_builder.record import write_private
 
 NAME = "members.json"
+ROOM = 1 << 15  # bytes: the file has at least so many, and twice what it needs, for when the disk is full
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,22 @@ class Life:
 
 
 def write(home: Path, lives: list[Life]) -> None:
-    """Replace the list. A full disk must not stop a cluster: then the next supervisor knows less."""
+    """Replace the list; on a full disk, in the room that it has already.
+
+    Where even that is too small the next supervisor knows less, and the cluster goes on.
+    """
+    path = home / NAME
+    text = json.dumps([asdict(life) for life in lives])
     try:
-        write_private(home / NAME, json.dumps([asdict(life) for life in lives]) + "\n")
+        write_private(path, text.ljust(max(ROOM, 2 * len(text))) + "\n")
     except OSError:
-        return
+        try:
+            room = path.stat().st_size
+            if len(text) <= room:
+                with path.open("r+") as file:
+                    file.write(text.ljust(room))
+        except OSError:
+            return
 
 
 def living(home: Path) -> list[Life]:

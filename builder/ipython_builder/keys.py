@@ -20,6 +20,7 @@ from ipython_builder.interpreters import Interpreter
 from ipython_builder.settings import Settings
 from ipython_builder.spec import Spec
 
+_LINKS = 5  # two links to folders in each of many folders would be a file tree without an end
 _FORMAT = 3  # raise it when the same inputs shall give another environment
 
 
@@ -48,7 +49,8 @@ def viewer(python: Interpreter) -> str:
 
 def moves(spec: Spec) -> bool:
     """Whether a git line names a branch or nothing: what it points at is looked up each time."""
-    return any("git+" in line and not re.search(r"@[0-9a-f]{40}(?:$|[#\s;])", line) for line in spec.lines)
+    lines = (*spec.lines, *spec.constraints)
+    return any("git+" in line and not re.search(r"@[0-9a-f]{40}(?:$|[#\s;])", line) for line in lines)
 
 
 def identity(python: Interpreter) -> str:
@@ -75,14 +77,31 @@ def content(path: Path) -> str:
 
 
 def members(path: Path) -> Iterator[Path]:
-    """The files of a local package that decide what is installed of it, in one order."""
-    for folder, names, files in os.walk(path):
-        left_out = {"__pycache__"} | ({"build", "dist"} if folder == str(path) else set())
-        names[:] = sorted(name for name in names if not name.startswith(".") and name not in left_out)
-        for name in sorted(files):
-            file = Path(folder, name)
-            if not file.is_symlink() and file.is_file() and not name.endswith((".pyc", ".ipynb")):
-                yield file
+    """The files of a local package that decide what is installed of it, in one order; links are followed."""
+    yield from _below(path, frozenset({os.path.realpath(path)}), _LINKS)
+
+
+def _below(path: Path, above: frozenset[str], links: int) -> Iterator[Path]:
+    """Args:
+    above: where we have come from, for links that lead round.
+    links: how many more links to folders are followed on one way.
+    """
+    left_out = {"__pycache__"}
+    if any((path / name).is_file() for name in ("pyproject.toml", "setup.py", "setup.cfg")):
+        left_out |= {"build", "dist"}
+    folders = []
+    for name in sorted(os.listdir(path)):
+        file = path / name
+        if file.is_dir():
+            if not name.startswith(".") and name not in left_out and not name.endswith(".egg-info"):
+                folders.append(file)
+        elif file.is_file() and not name.endswith((".pyc", ".ipynb")):
+            yield file
+    for folder in folders:
+        real = os.path.realpath(folder)
+        left = links - folder.is_symlink()
+        if real not in above and left >= 0:
+            yield from _below(folder, above | {real}, left)
 
 
 def _file(path: Path) -> str:

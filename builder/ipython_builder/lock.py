@@ -89,8 +89,8 @@ def lock(root: Path, settings: Settings, reporter: Reporter, *, upgrade: bool = 
     before = _existing(asked.root, target, reporter)
     with reporter.phase("lock", f"locking {asked.file} for Python {python.version}") as phase:
         tools = _tools(python, settings, reporter)
-        with tempfile.TemporaryDirectory(prefix="ipython-builder-") as temporary:
-            output = Path(temporary, "requirements.txt")
+        with commands.scratch() as folder:
+            output = folder / "requirements.txt"
             if before and not upgrade:
                 output.write_text(before, encoding="utf-8")  # pip-compile keeps the pins that it finds there
             _compile(tools, asked, output, settings, phase.progress)

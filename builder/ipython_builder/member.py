@@ -12,17 +12,17 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from ipython_builder import processes
+from ipython_builder import processes, starved
 from ipython_builder.children import Children
 from ipython_builder.commands import kill_group
 from ipython_builder.logs import open_log
 from ipython_builder.roles import Role
 
-# Seconds before the next start, by how many starts failed in a row; what held for STEADY starts at once.
+# Seconds before the next start, by how many deaths there were lately: the first may be anybody's kill.
 BACKOFF = (0.0, 0.2, 1.0, 3.0, 10.0, 30.0)
-STEADY = 30.0
-READY_STEADY = 3.0  # the same for what was ready: then it was killed, rather than unable to live
-FAILING = 4  # failed starts in a row after which status says so
+FORGET = 20.0  # seconds of being ready that make up for one death
+STEADY = 30.0  # seconds of waiting to be ready that are no fault of its own: its controller was not there
+FAILING = 4  # deaths lately after which status says so
 KILLED = -signal.SIGKILL
 
 
@@ -32,6 +32,8 @@ class Member:
     Attributes:
         state: starting, ready, leaving, waiting (for its next start) or stopped.
         restarts: how often it was started again after it died.
+        deaths: how often it died lately; what it is ready for afterwards makes up for them.
+        trouble: when the first of these deaths was.
         facts: what the role said of itself in this life (an engine: id and uuid; the controller: engines).
     """
 
@@ -55,7 +57,9 @@ class Member:
         self.living = living
         self.restarts = restarts
         self.state = "waiting"
-        self.failures = 0
+        self.deaths = 0.0
+        self.trouble = time.time()
+        self.was_ready: float | None = None  # since when, if it is; monotonic
         self.reason: str | None = None
         self.code: int | None = None
         self.since = time.time()
@@ -75,25 +79,41 @@ class Member:
         """Start, wait for the end, start again; until it is no longer wanted."""
         while self.wanted:
             started = time.monotonic()
-            deaths = out_of_memory()
             try:
                 self.code = await self.once()
             except OSError as error:
                 self.reason = f"cannot be started: {error.strerror} ({error.filename})"
             else:
                 self.reason = _ended(self.code)
-                if self.code == KILLED and out_of_memory() > deaths:
+                if self.code == KILLED and starved.KILLS.recent():
                     self.reason = "killed by the kernel: out of memory"
             if not self.wanted:
                 break
-            held = time.monotonic() - started
-            steady = held > (STEADY if self.state == "starting" else READY_STEADY)
-            self.failures = 0 if steady else self.failures + 1
-            self.restarts += 1
+            self.died(time.monotonic() - started)
             self.become("waiting")
-            # The first death may be anybody's kill: start at once. What dies again waits ever longer.
-            await asyncio.sleep(BACKOFF[min(self.failures - 1, len(BACKOFF) - 1)] if self.failures else 0)
+            await asyncio.sleep(BACKOFF[self.failures - 1] if self.failures else 0)
         self.become("stopped")
+
+    @property
+    def failures(self) -> int:
+        """How many deaths there were lately, as far as it has not been ready long enough since."""
+        ready = 0.0 if self.was_ready is None else time.monotonic() - self.was_ready
+        return int(max(0.0, self.deaths - ready / FORGET))
+
+    def died(self, held: float) -> None:
+        """Count a death after `held` seconds of life."""
+        now = time.monotonic()
+        good = held - STEADY if self.was_ready is None else now - self.was_ready
+        self.deaths = max(0.0, self.deaths - max(0.0, good) / FORGET)
+        if self.deaths < 1:
+            self.trouble = time.time()
+        self.deaths = min(self.deaths + 1, float(len(BACKOFF)))
+        self.was_ready = None
+        self.restarts += 1
+
+    def forgive(self) -> None:
+        """What it died of is out of the way."""
+        self.deaths = 0.0
 
     async def once(self) -> int | None:
         """One process from its start to its end; returns its exit code and leaves nothing of its group."""
@@ -132,6 +152,8 @@ class Member:
 
     def become(self, state: str) -> None:
         if state != self.state:
+            if state == "ready":
+                self.was_ready = time.monotonic()
             self.state = state
             self.since = time.time()
         self.changed(self)
@@ -180,14 +202,3 @@ def _ended(code: int | None) -> str:
         return f"killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"killed by signal {-code}"  # real-time signals have no names
-
-
-def out_of_memory() -> int:
-    """How many processes the kernel has killed for want of memory since it started."""
-    try:
-        for line in Path("/proc/vmstat").read_text().splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    except OSError:
-        pass
-    return 0

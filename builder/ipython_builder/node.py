@@ -15,19 +15,21 @@ import os
 import resource
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ipython_builder import abroad, cluster, control, journal, logs, prepare, probe, processes, record
+from ipython_builder import abroad, cluster, journal, logs, prepare, probe, processes, record
 from ipython_builder.children import Children
 from ipython_builder.errors import BuilderError
 from ipython_builder.forks import Forks
 from ipython_builder.journal import Life
 from ipython_builder.leaving import Leaving
 from ipython_builder.member import Member, spawn
-from ipython_builder.record import Home, Record, write_private
+from ipython_builder.record import Home, Record
 from ipython_builder.roles import ROLES, environ
 from ipython_builder.state import State
+from ipython_builder.upkeep import Door, Lost, Upkeep
 
 STOP_SECONDS = 20.0
 ROTATE_SECONDS = 20.0
@@ -51,7 +53,9 @@ class Node:
         self.logs = None if made_of.contained else home.logs
         self.forks = Forks(str(self.logs or ""))
         self.leaving = Leaving(self.members)
-        self.lost: dict[int, str] = {}  # engine number -> uuid of its last life
+        self.uuids: dict[int, str] = {}  # engine number -> uuid of its last life
+        self.lost = Lost(self.members)
+        self.unsaved = False
         self.stopping = asyncio.Event()
         self.changing = asyncio.Lock()
         self.state = State(made_of, self.members, self.forks, self.leaving)
@@ -59,6 +63,7 @@ class Node:
         if "engine" in made_of.roles and "controller" not in made_of.roles:
             self.abroad = abroad.Abroad(prepare.link(made_of, home), self.members, self.forks.ids)
             self.state.abroad = self.abroad
+            self.leaving.ask = self.abroad.have_tasks
         self.keep(made_of)
         self.writing: asyncio.TimerHandle | None = None
         self.lives = {(life.role, life.number): life for life in lives}
@@ -82,6 +87,7 @@ class Node:
 
     async def spawn(self, member: Member) -> int:
         """Start a process the ordinary way."""
+        prepare.write_for(member.role.name, self.record, self.home)
         said = {ROLE: f"{member.role.name} {member.number}"}
         if member.role.name == "pool":
             said[LEFT_OUT] = json.dumps(self.forks.left_out)
@@ -96,12 +102,12 @@ class Node:
             self.forks.changed(member)
         elif member.role.name == "engine":
             if "uuid" in member.facts and member.pid is not None:
-                self.lost[member.number] = member.facts["uuid"]
+                self.uuids[member.number] = member.facts["uuid"]
                 if self.abroad:
                     self.forks.ids[member.number] = member.facts["id"]  # its successor asks for it again
-            elif member.number in self.lost and member.pid is None:
+            elif member.number in self.uuids and member.pid is None:
                 # The hub would notice after thirty seconds without a heartbeat; we know it now.
-                self.lose(self.lost.pop(member.number))
+                self.lose(self.uuids.pop(member.number))
         elif member.role.ready == "http" and member.state == "starting" and not member.facts.get("probed"):
             member.facts["probed"] = True
             self.probe = asyncio.create_task(probe.until_answering(member, self.record, self.home))
@@ -114,8 +120,8 @@ class Node:
         """Tell the controller, here or elsewhere, that an engine is gone."""
         if self.abroad:
             self.abroad.lose(uuid)
-        elif ("controller", 0) in self.members:
-            self.members["controller", 0].tell(lost=uuid)
+        else:
+            self.lost.tell(uuid)
 
     def numbers(self) -> set[int]:
         """Of all engines, also of those that are leaving."""
@@ -139,19 +145,23 @@ class Node:
         """Have `count` engines: new ones are started at once, idle ones leave first."""
         if not isinstance(count, int) or not 0 <= count <= cluster.MAX_ENGINES:
             raise BuilderError(f"{count!r} engines cannot be had: 0 to {cluster.MAX_ENGINES:,} can")
-        if not {"controller", "engine"} <= set(self.record.roles):
+        if "engine" not in self.record.roles:
             raise BuilderError("the engines of this cluster are elsewhere: scale it where it was started")
         async with self.changing:
             # What `up` has just written counts, where it did not have to restart us.
             changed = (record.load(self.home) or self.record).with_engines(count)
-            record.save(self.home, changed)
+            if self.abroad and count > 1:
+                changed = replace(changed, fork=changed.fork_asked is not False)
             before = self.record
             self.keep(changed)
+            self.unsaved = True
+            self.save()
             if changed.pool() != before.pool():
                 await self.renew_pool()
             staying = self.numbers() - self.leaving.numbers
             self.add(count - len(staying))
-            self.leaving.choose(len(staying) - count)
+            busy = await self.abroad.busy() if self.abroad and len(staying) > count else None
+            self.leaving.choose(len(staying) - count, busy)
         return self.state.brief()
 
     async def restart(self, role: str) -> dict[str, Any]:
@@ -181,8 +191,21 @@ class Node:
         """What the cluster shall be from now on, told to all that count engines."""
         self.record = changed
         self.forks.engines = self.state.requested = changed.engines
-        text = json.dumps(prepare.cluster_file(self.record, self.home))
-        write_private(self.home.security / prepare.CLUSTER_FILE, text + "\n")
+        self.forks.timeout = changed.preload_timeout
+
+    def save(self) -> None:
+        """Write down what was asked for; on a full disk, later."""
+        if self.unsaved:
+            try:
+                record.save(self.home, self.record)
+                prepare.write_connection(self.record, self.home)
+                if self.abroad:
+                    prepare.keep_engines(self.record, self.home)
+                self.unsaved = False
+            except OSError as error:
+                self.state.say(f"what was asked for is not saved: {error.strerror}")
+            else:
+                self.state.say(None)
 
     async def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         match request.get("do"):
@@ -241,6 +264,8 @@ class Node:
             processes.end(pid)  # there is another one with its number
             return None
         member.attach(writer, message)
+        if name == "controller":
+            self.lost.tell_all(member)
         return member
 
     async def reply(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -261,12 +286,12 @@ class Node:
         for sig in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sig, self.stopping.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the terminal may close
-        self.home.socket.unlink(missing_ok=True)
-        server = await asyncio.start_unix_server(
-            self.serve, sock=control.listen(self.home.socket), limit=LINE_LIMIT
-        )
+        door = Door(self.home, self.serve, LINE_LIMIT)
+        await door.open()
         self.start_all()
-        chores = [asyncio.create_task(logs.rotate(self.home.logs, ROTATE_SECONDS))] if self.logs else []
+        chores = [asyncio.create_task(Upkeep(self.home, self.members, door, self.save).run())]
+        if self.logs:
+            chores.append(asyncio.create_task(logs.rotate(self.home.logs, ROTATE_SECONDS)))
         if self.abroad:
             chores.append(asyncio.create_task(self.abroad.watch()))
         await self.stopping.wait()
@@ -278,7 +303,7 @@ class Node:
             await asyncio.wait(stops, timeout=STOP_SECONDS)
         for chore in chores:
             chore.cancel()
-        server.close()
+        door.close()
         self.home.socket.unlink(missing_ok=True)
 
     def start_all(self) -> None:
@@ -290,21 +315,23 @@ class Node:
         here = sorted(number for name, number in self.lives if name == "engine")
         for number in here:
             self.start("engine", number, self.lives["engine", number])
-        self.leaving.choose(len(here) - self.record.engines)
         self.missing = asyncio.create_task(self.start_missing(here))
 
     async def start_missing(self, here: list[int]) -> None:
         """Start the engines that are wanted beside those that are `here`, under ids that are free."""
+        taken = [self.members[name] for name in self.lives if name[0] in ("engine", "controller")]
+        for _ in range(100):  # who is too many leaves with its name, and when its task is done
+            if all(member.line is not None for member in taken):
+                break
+            await asyncio.sleep(0.02)
         controller = self.members.get(("controller", 0))
-        if controller is not None and ("controller", 0) in self.lives:
+        if controller is not None and controller in taken:
             # It still counts those that died while nobody watched.
-            for _ in range(100):
-                if controller.line is not None:
-                    break
-                await asyncio.sleep(0.02)
             for number, uuid in controller.facts.get("engines", {}).items():
                 if int(number) not in here:
-                    controller.tell(lost=uuid)
+                    self.lost.tell(uuid)
+        if controller is not None:
+            self.leaving.choose(len(here) - self.record.engines)
         async with self.changing:
             self.add(self.record.engines - len(self.numbers() - self.leaving.numbers))
 
@@ -338,25 +365,30 @@ def run(home: Home) -> None:
     made_of = record.load(home)
     if made_of is None:
         sys.exit(f"{home.path} has no record")
-    lock = home.lock.open("w")
+    lock = home.lock.open("a")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         sys.exit(f"a supervisor of {home.label} runs already")
     os.set_inheritable(lock.fileno(), False)
+    lock.truncate(0)
+    try:
+        print(os.getpid(), file=lock, flush=True)  # for who finds us deaf
+    except OSError:
+        pass  # full
     # A controller has a dozen connections an engine, we have one; the usual soft limit is 1,024.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     wanted = {*single_roles(made_of), "engine"}
     lives = [life for life in journal.living(home.path) if life.role in wanted]
-    # What else an earlier supervisor left when it was killed holds our ports.
-    processes.sweep(home.path, spare=processes.below({life.pid for life in lives}))
+    # What else an earlier supervisor left when it was killed holds our ports. Consoles are somebody's work.
+    spare = {life.pid for life in lives} | processes.consoles(processes.of(home.path))
+    processes.sweep(home.path, spare=processes.below(spare))
     prepare.write_files(made_of, home)
-    try:
-        asyncio.run(supervise(home, made_of, lives))
-    finally:
-        processes.sweep(home.path)  # kernels and terminals that outlived the viewer
-        processes.end_children()
+    asyncio.run(supervise(home, made_of, lives))
+    # Not where we have failed: what lives is for the next one to take over.
+    processes.sweep(home.path)  # kernels and terminals that outlived the viewer
+    processes.end_children()
 
 
 if __name__ == "__main__":

@@ -41,24 +41,53 @@ def password_for(home: Home, password: str | None) -> None:
         write_private(home.password, (password or secrets.token_urlsafe(18)) + "\n")
 
 
+def keep_engines(record: Record, home: Home) -> None:
+    """Note how many engines there shall be, for a new life of this container."""
+    write_private(home.scaled, json.dumps([record.engines_asked, record.engines]) + "\n")
+
+
+def kept_engines(home: Home, asked: int) -> int:
+    """How many engines there shall be where `asked` are: what was noted, if that was asked for then too."""
+    try:
+        before, count = json.loads(home.scaled.read_text())
+    except (OSError, ValueError, TypeError):
+        return asked
+    return count if before == asked and isinstance(count, int) else asked
+
+
 def write_files(record: Record, home: Home) -> None:
     """Write everything that the roles read; without a key (a viewer alone) nothing of a cluster."""
     home.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if home.key.exists():
-        for name, text in cluster.connection_files(link(record, home)).items():
-            write_private(home.security / name, text)
-        write_private(home.security / CLUSTER_FILE, json.dumps(cluster_file(record, home)) + "\n")
+    write_connection(record, home)
     if "pool" in record.roles:
         write_pool(record, home)
     if "viewer" in record.roles:
         write_viewer(record, home)
 
 
+def write_connection(record: Record, home: Home) -> None:
+    """Write what links the roles, where there is a key."""
+    if home.key.exists():
+        for name, text in cluster.connection_files(link(record, home)).items():
+            write_private(home.security / name, text)
+        write_private(home.security / CLUSTER_FILE, json.dumps(cluster_file(record, home)) + "\n")
+
+
+def write_for(role: str, record: Record, home: Home) -> None:
+    """Write what this role reads, for its next start: somebody may have removed it since the last one."""
+    write_connection(record, home)
+    if role == "viewer":
+        write_viewer(record, home)
+    elif role == "pool":
+        write_pool(record, home)
+
+
 def write_viewer(record: Record, home: Home) -> None:
     """Write what the viewer reads at its start."""
     home.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
     config = home.jupyter / "config"
-    write_private(config / "jupyter_server_config.json", json.dumps(server_config(record, home), indent=1))
+    path = config / "jupyter_server_config.json"
+    write_private(path, json.dumps(server_config(record, home, before=path), indent=1))
     write_private(config / "labconfig" / "page_config.json", json.dumps(_PAGE))
     write_private(config / "labconfig" / "default_setting_overrides.json", json.dumps(_SETTINGS))
     write_private(
@@ -74,13 +103,26 @@ def write_pool(record: Record, home: Home) -> None:
     write_private(home.path / POOL_FILE, text + "\n")
 
 
-def server_config(record: Record, home: Home) -> dict[str, Any]:
-    """The viewer's configuration; of the password it holds only a hash."""
+def _hashed(home: Home, before: Path | None) -> str:
+    """The password's hash: the one of `before` where it is right, so that the file stays as it is."""
     from argon2 import PasswordHasher
+    from argon2.exceptions import Argon2Error, InvalidHashError
 
     # The parameters jupyter_server itself uses; its check reads them from the hash.
     hasher = PasswordHasher(memory_cost=10240, time_cost=10, parallelism=8)
-    hashed = "argon2:" + hasher.hash(home.password.read_text().strip())
+    password = home.password.read_text().strip()
+    try:
+        there = json.loads(before.read_text()) if before else {}
+        hashed = str(there["PasswordIdentityProvider"]["hashed_password"])
+        hasher.verify(hashed.partition(":")[2], password)
+    except (OSError, ValueError, KeyError, TypeError, Argon2Error, InvalidHashError):
+        return "argon2:" + hasher.hash(password)
+    return hashed
+
+
+def server_config(record: Record, home: Home, before: Path | None = None) -> dict[str, Any]:
+    """The viewer's configuration; of the password it holds only a hash, that of `before` if it is right."""
+    hashed = _hashed(home, before)
     return {
         "ServerApp": {
             "ip": record.viewer_host,

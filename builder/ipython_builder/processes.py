@@ -32,6 +32,19 @@ def of(home: Path) -> list[int]:
     return found
 
 
+def consoles(pids: Iterable[int]) -> set[int]:
+    """Those of these processes that are consoles which somebody has opened in a terminal."""
+    found = set()
+    for pid in pids:
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"ipython_cluster.console" in words:
+            found.add(pid)
+    return found
+
+
 def sweep(home: Path, grace: float = 2.0, *, spare: Set[int] = frozenset()) -> int:
     """End every process of the cluster in `home`: SIGTERM, `grace` seconds, SIGKILL; returns their number.
 
@@ -74,6 +87,11 @@ def end_children() -> None:
 def alive(pid: int) -> bool:
     """Whether a process is there and not a zombie."""
     return _stat(pid)[:1] not in ([], ["Z"])
+
+
+def stopped(pid: int) -> bool:
+    """Whether somebody has stopped this process: it is there, and does nothing."""
+    return _stat(pid)[:1] == ["T"]
 
 
 def began(pid: int) -> int | None:

@@ -14,6 +14,7 @@ from typing import Any
 from ipython_builder.errors import BuilderError
 
 NAME = "cluster.json"
+BEGUN = "begun.json"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Home:
     @property
     def password(self) -> Path:
         return self.kept / "password"
+
+    @property
+    def scaled(self) -> Path:
+        """How many engines a part of a cluster was told to have since it was made."""
+        return self.kept / "engines.json"
 
     @property
     def thin(self) -> Path:
@@ -96,6 +102,7 @@ class Record:
         roles: which roles run here; the others are elsewhere.
         controller: the name or address at which the controller is reached, and `bind` where it listens.
         curve: whether traffic is encrypted; on where it leaves this machine.
+        engines_asked: how many a part of a cluster was made for, before it was told another number.
         grace: seconds that an engine has to finish its task when it is to stop.
     """
 
@@ -127,6 +134,7 @@ class Record:
     controller: str = "127.0.0.1"
     bind: str = "127.0.0.1"
     curve: bool = False
+    engines_asked: int = 0
     grace: float = 30.0
 
     @property
@@ -153,6 +161,34 @@ class Record:
     def pool(self) -> tuple[tuple[str, ...], float, bool]:
         """What engines have imported beforehand, the seconds for one module, and whether they are forked."""
         return self.preload, self.preload_timeout, self.fork
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What an `up` makes a cluster of, noted before it fetches anything: if it is killed, this tells of it.
+
+    Attributes:
+        source: without credentials.
+        in_place: whether it is the user's own folder.
+        commit: that a clone of ours was made at; None until it is there.
+    """
+
+    source: str
+    in_place: bool
+    commit: str | None = None
+
+
+def begin(home: Home, begun: Begun) -> None:
+    """Note it, whole or not at all."""
+    write_private(home.path / BEGUN, json.dumps(asdict(begun), indent=1) + "\n")
+
+
+def begun(home: Home) -> Begun | None:
+    """What was noted, if anything was."""
+    try:
+        return Begun(**json.loads((home.path / BEGUN).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def save(home: Home, record: Record) -> None:
@@ -183,7 +219,15 @@ def load(home: Home) -> Record | None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, atomically; its folder is made the same way if needed."""
+    """Write a file that only its owner can read, atomically; its folder is made the same way if needed.
+
+    A file that says that already is left alone: on a full disk nothing could be put in its place.
+    """
+    try:
+        if path.read_text() == text and path.stat().st_mode & 0o777 == 0o600:
+            return
+    except (OSError, ValueError):
+        pass  # not there, or not ours
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     half = path.with_name(f".{path.name}.{os.getpid()}")
     half.unlink(missing_ok=True)

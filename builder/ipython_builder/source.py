@@ -39,7 +39,7 @@ class Source:
     """What was asked for, validated, nothing touched yet.
 
     Attributes:
-        text: as given, without credentials: safe to show and to store.
+        text: as given, without credentials: safe to show and to store; a bundle by its whole path.
         url: the git URL with its credentials; None for a folder that is used in place.
         folder: the folder that is used in place, absolute; None for a URL.
         ref: branch, tag or commit; None for what the repository's HEAD names.
@@ -136,7 +136,8 @@ def _found(text: str, path: Path, ref: str | None, context_dir: str | None, *, c
         raise RepositoryError(f"{text} is not a git repository, so it has no ref {ref}", hint)
     elif not cloned and not ref and not _is_bare(path):
         return Source(text, None, path, None, context_dir)
-    return Source(text, path.as_uri(), None, ref, context_dir)
+    # By its whole path: the same words in another folder are another source.
+    return Source(text if cloned else str(path), path.as_uri(), None, ref, context_dir)
 
 
 def _is_bare(path: Path) -> bool:
@@ -181,7 +182,7 @@ def fetch(source: Source, destination: Path, settings: Settings, reporter: Repor
             return _checkout(source, source.folder, in_place=True)
     destination = destination.absolute()
     made = not destination.exists()
-    work = destination.with_name(f".{destination.name}.partial") if made else destination
+    work = half_made(destination) if made else destination
     with reporter.phase("source", f"fetch {source.text}") as phase:
         try:
             if made:
@@ -210,6 +211,11 @@ def fetch(source: Source, destination: Path, settings: Settings, reporter: Repor
         phase.done(f"{source.text} at {source.ref or 'HEAD'} ({(checkout.commit or '')[:12]})")
         root = destination / (source.context_dir or "")
         return replace(checkout, path=destination, root=root)
+
+
+def half_made(destination: Path) -> Path:
+    """Where a clone is as long as it is being made; a `fetch` that is killed leaves it there."""
+    return destination.with_name(f".{destination.name}.partial")
 
 
 def _is_git_folder(name: str) -> bool:

@@ -30,11 +30,18 @@ class State:
         self.leaving = leaving
         self.abroad: Abroad | None = None
         self.requested = 0
+        self.trouble: str | None = None  # of the supervisor itself
+        self.since = 0.0
         self.stopping = False
         self.started = time.time()
         self.looked = 0.0
         self.took = 0.0
         self.memory: dict[int, int] = {}
+
+    def say(self, trouble: str | None) -> None:
+        """What the supervisor itself cannot do, or None."""
+        if trouble != self.trouble:
+            self.trouble, self.since = trouble, time.time()
 
     def now(self) -> dict[str, Any]:
         """The `status` object; memory is as it was when somebody last looked, null if never."""
@@ -53,12 +60,9 @@ class State:
         return self._of([self.supervisor(), *roles]) | {"roles": few}
 
     def _of(self, roles: list[dict[str, Any]]) -> dict[str, Any]:
-        wrong = [
-            {"what": f"{role['role']} {role['id']}: {role['reason']}, restarted {role['restarts']} times",
-             "since": role["since"]}
-            for role in roles
-            if role["state"] == "failing"
-        ]  # fmt: skip
+        wrong = [self.wrong(one) for _, one in sorted(self.members.items()) if one.failures >= FAILING]
+        if self.trouble:
+            wrong.append({"what": self.trouble, "since": self.since, "role": "supervisor", "up": True})
         controller = self.members.get(("controller", 0))
         said = controller.facts if controller is not None and controller.state == "ready" else {}
         if controller is not None:
@@ -70,14 +74,15 @@ class State:
         # A controller alone has as many as come.
         requested = self.requested if controller is None or "engine" in self.roles else registered
         if self.abroad and self.abroad.trouble:
-            wrong.append({"what": self.abroad.trouble, "since": self.abroad.since})
+            said_of = {"role": "engine", "up": False}
+            wrong.append({"what": self.abroad.trouble, "since": self.abroad.since} | said_of)
         settled = all(role["state"] == "ready" for role in roles if role["state"] != "off")
         if self.stopping:
             state = "stopping"
         elif settled and registered == requested:
             state = "ready"
         else:
-            state = "failing" if wrong else "starting"
+            state = "failing" if any(not one["up"] for one in wrong) else "starting"
         return {
             "label": self.label,
             "state": state,
@@ -107,6 +112,12 @@ class State:
             "role": "supervisor", "id": 0, "pid": os.getpid(), "state": "ready", "restarts": 0,
             "since": round(self.started, 3), "reason": None, "memory": self.memory.get(os.getpid()),
         }  # fmt: skip
+
+    def wrong(self, member: Member) -> dict[str, Any]:
+        """One that dies again and again; `up` is whether it is there just now."""
+        what = f"{member.role.name} {member.number}: {member.reason}, restarted {member.restarts} times"
+        up = member.state == "ready" or self.role(member)["state"] == "off"
+        return {"what": what, "since": round(member.trouble, 3), "role": member.role.name, "up": up}
 
     def role(self, member: Member) -> dict[str, Any]:
         state = member.state

@@ -36,16 +36,19 @@ def make(environment: Environment, path: Path) -> None:
         "include-system-site-packages": "false",
         "version": environment.python.version,
     }
-    (path / "pyvenv.cfg").write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
+    _write(path / "pyvenv.cfg", "".join(f"{name} = {value}\n" for name, value in settings.items()).encode())
     # addsitedir, not a plain path: the .pth files of the shared environment count too.
-    (packages / "_ipython_builder_shared.pth").write_text(
-        f"import site; site.addsitedir({str(environment.site_packages)!r})\n"
+    _write(
+        packages / "_ipython_builder_shared.pth",
+        f"import site; site.addsitedir({str(environment.site_packages)!r})\n".encode(),
     )
     minor = f"python3.{environment.python.minor}"
     for name in ("python", "python3", minor):
         link = path / "bin" / name
-        link.unlink(missing_ok=True)
-        link.symlink_to(base)
+        if not link.is_symlink() or link.readlink() != base:
+            half = _half(link)
+            half.symlink_to(base)
+            half.replace(link)
     _copy_scripts(environment, path)
 
 
@@ -56,23 +59,45 @@ def _copy_scripts(environment: Environment, path: Path) -> None:
         before: dict[str, str] = json.loads(listing.read_text())
     except (OSError, ValueError):
         before = {}  # a first time, or one that was cut off
-    for name, digest in before.items():
-        script = path / "bin" / name
-        if script.is_file() and _hash(script.read_bytes()) == digest:
-            script.unlink()  # of an environment that may no longer be the one below
+    ours = {name for name, digest in before.items() if _is(path / "bin" / name, digest)}
     below, here = bytes(environment.path), bytes(path)
     copied = {}
     for script in sorted(environment.bin.iterdir()):
         target = path / "bin" / script.name
-        if script.is_symlink() or not script.is_file() or target.exists():
+        if script.is_symlink() or not script.is_file() or (target.exists() and script.name not in ours):
             continue
         head, newline, body = script.read_bytes().partition(b"\n")
         if head.startswith(b"#!") and (below in head or below in body[:512]):
             text = _first_line(head.replace(below, here)) + newline + body.replace(below, here)
-            target.write_bytes(text)
-            target.chmod(0o755)
+            _write(target, text, 0o755)
             copied[script.name] = _hash(text)
-    listing.write_text(json.dumps(copied))
+    for name in ours - set(copied):
+        (path / "bin" / name).unlink()  # of an environment that is no longer the one below
+    _write(listing, json.dumps(copied).encode())
+
+
+def _is(script: Path, digest: str) -> bool:
+    return script.is_file() and _hash(script.read_bytes()) == digest
+
+
+def _write(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Have this file, whole or not at all: others read it, and on a full disk the old one stays."""
+    if path.is_file() and not path.is_symlink() and path.read_bytes() == content:
+        return
+    half = _half(path)
+    try:
+        half.write_bytes(content)
+        half.chmod(mode)
+        half.replace(path)
+    except OSError:
+        half.unlink(missing_ok=True)
+        raise
+
+
+def _half(path: Path) -> Path:
+    half = path.with_name(f".{path.name}.{os.getpid()}")
+    half.unlink(missing_ok=True)
+    return half
 
 
 def _first_line(line: bytes) -> bytes:

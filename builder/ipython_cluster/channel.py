@@ -67,6 +67,12 @@ class Channel:
             if self.socket is not None:
                 self._write(self.socket, message)
 
+    def say(self, **message):
+        """Tell this supervisor, and no other: it is nothing that lasts."""
+        with self.lock:
+            if self.socket is not None:
+                self._write(self.socket, message)
+
     def _write(self, line, message):
         data = json.dumps(message).encode() + b"\n"
         try:

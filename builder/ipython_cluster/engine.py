@@ -24,8 +24,7 @@ from ipyparallel import error  # noqa: E402
 from ipyparallel.engine import app  # noqa: E402
 
 from ipython_cluster.channel import Channel  # noqa: E402
-
-RETRY_MS = 2000  # between two attempts to register again
+from ipython_cluster.registration import Registration  # noqa: E402
 
 
 class Kernel(app.Kernel):  # type: ignore[misc]
@@ -59,6 +58,7 @@ class Engine(app.IPEngine):
     """Registers under the id it is given, tells the supervisor, registers again when the controller died."""
 
     asked_to_stop = False
+    answered = False  # whether a controller has answered our first word
     number = None  # what the supervisor calls us if a pool forked us: then no environment says it
 
     def _signal_stop(self, sig, frame):
@@ -67,7 +67,8 @@ class Engine(app.IPEngine):
 
     def start(self):
         self.channel = Channel() if self.number is None else Channel("engine", self.number)
-        self.channel.listen()
+        self.registration = Registration(self)
+        self.channel.listen(self.registration.told)
         try:
             super().start()
         except RuntimeError:
@@ -75,7 +76,23 @@ class Engine(app.IPEngine):
             if not self.asked_to_stop:
                 raise
 
+    def register(self):
+        # A first word that a connection lost is said again over the next one; libzmq waits thirty seconds.
+        self.context.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        # Watched from before the first word: the controller that heard it may die before another knows us.
+        self.registration.watch()
+        return super().register()
+
+    def register_again(self):
+        """Say the first word once more, in the main thread's loop, as long as nobody has answered it."""
+        if not self.answered:
+            content = {"uuid": self.ident} if self.id is None else {"uuid": self.ident, "id": self.id}
+            self.session.send(self.registrar, "registration_request", content=content)
+
     def complete_registration(self, *args, **kwargs):
+        if self.answered:
+            return None  # the answer to a word that was said twice
+        self.answered = True
         result = super().complete_registration(*args, **kwargs)
         if inspect.isawaitable(result):  # a coroutine since ipyparallel 9
             return self.after(result)
@@ -88,51 +105,15 @@ class Engine(app.IPEngine):
 
     def registered(self):
         gc.enable()
+        self.registration.done = True
         self.channel.send(ready=True, id=self.id, uuid=self.ident)
-        threading.Thread(target=self.stay_registered, name="registration", daemon=True).start()
 
     def init_engine(self):
         super().init_engine()
         with_notebooks()
 
-    def stay_registered(self):
-        """Ask the controller, old or new, to know us again, each time the line to it was broken and is whole.
 
-        Looking at heartbeats would not do: a new controller that is there within a second sends them too, to
-        engines it has never heard of. A second socket to the registration port shows every reconnection.
-        Kernel and the other sockets stay as they are, since libzmq connects them again to the same ports.
-        """
-        line = self.context.socket(zmq.DEALER)
-        line.linger = 0
-        line.setsockopt(zmq.IDENTITY, self.bident + b"-again")
-        # A cable that was pulled closes nothing: five seconds without an answer count as broken.
-        line.heartbeat_ivl = 1000
-        line.heartbeat_timeout = 5000
-        if self.curve_serverkey:
-            line.curve_serverkey = self.curve_serverkey
-            line.curve_publickey = self.curve_publickey
-            line.curve_secretkey = self.curve_secretkey
-        whole = line.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
-        line.connect(self.registration_url)
-        # A session of our own: the main thread's is in use while it computes.
-        session = type(self.session)(parent=self, session=self.ident)
-        whole.recv_multipart()  # the first time is the one we are registered with
-        poller = zmq.Poller()
-        poller.register(whole, zmq.POLLIN)
-        poller.register(line, zmq.POLLIN)
-        asked = False
-        while True:
-            events = dict(poller.poll(RETRY_MS if asked else None))
-            if line in events:
-                line.recv_multipart()  # accepted, or "uuid in use": either way it knows us
-                asked = False
-            if whole in events:
-                whole.recv_multipart()
-            if whole in events or (asked and not events):
-                session.send(line, "registration_request", content={"uuid": self.ident, "id": self.id})
-                asked = True
-
-
+HANDSHAKE_MS = 10_000
 ARGUMENTS = [
     "--log-level=INFO",
     "--IPEngine.enable_nanny=False",

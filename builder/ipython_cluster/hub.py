@@ -57,6 +57,7 @@ class Hub(hub.Hub):
         # What a supervisor on another host says, as one here does over the controller's channel.
         self.query_handlers["lost_request"] = self.lost_request
         self.query_handlers["leaving_request"] = self.leaving_request
+        self.query_handlers["busy_request"] = self.busy_request
 
     # -- engines ---------------------------------------------------------------------------------------
 
@@ -70,6 +71,18 @@ class Hub(hub.Hub):
             # Who has sent it something asks whether it came.
             self.session.send(self.notifier, "registration_notification", {"id": eid, "uuid": uuid})
             return None
+        waiting = self.incoming_registrations.get(uuid.encode())
+        if waiting is not None:
+            # It does not know whether its first word was heard: the answer is the same as to that one.
+            content = {
+                "id": waiting.id,
+                "status": "ok",
+                "hb_period": self.heartmonitor_period,
+                "connection_info": self.engine_info,
+            }
+            self.session.send(self.query, "registration_reply", content=content, ident=reg)
+            self.call_hearts([uuid.encode()])
+            return waiting.id
         result = super().register_engine(reg, msg)
         self.call_hearts([uuid.encode()])
         return result
@@ -147,6 +160,11 @@ class Hub(hub.Hub):
         busy = [eid for eid in eids if eid is not None and self.is_busy(eid)]
         content = {"status": "ok", "busy": busy}
         self.session.send(self.query, "leaving_reply", content, parent=msg, ident=client_id)
+
+    def busy_request(self, client_id, msg):
+        """A supervisor elsewhere wants to know which engines have a task."""
+        content = {"status": "ok", "busy": [eid for eid in self.engines if self.is_busy(eid)]}
+        self.session.send(self.query, "busy_reply", content, parent=msg, ident=client_id)
 
     def is_busy(self, eid):
         """Whether an engine has a task, or has not yet said that it has none."""

@@ -97,6 +97,27 @@ def descriptors():
     return found
 
 
+def place():
+    """What a process has once, so that an import which changes it changes it for every engine."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    variables = {name: value for name, value in os.environ.items() if name not in NUMERICAL}
+    return os.getcwd(), umask, variables
+
+
+def moved(before):
+    """What an import has changed of `before`, in words; empty if nothing.
+
+    Variables that it adds are what it would have added in an engine: packages that wrap libraries do that.
+    """
+    (cwd, umask, variables), (cwd_now, umask_now, now) = before, place()
+    found = ["the working folder"] if cwd != cwd_now else []
+    if umask != umask_now:
+        found.append("the mask of new files")
+    found += [name for name, value in variables.items() if now.get(name) != value]
+    return ", ".join(found)
+
+
 class Pool:
     """What is imported, one engine that is nearly made, and the line to the supervisor."""
 
@@ -117,7 +138,7 @@ class Pool:
     def preload(self):
         """Import what the settings name; what cannot be shared makes us start over without it."""
         os.environ.update(dict.fromkeys(NUMERICAL, "1"))
-        before = descriptors()
+        before, here = descriptors(), place()
         started = time.monotonic()
         done = []
         for name in self.settings["preload"]:
@@ -130,7 +151,10 @@ class Pool:
                 done.append(name)
             reason = left_behind(before)
             if reason:
-                self.start_over(name, "it leaves behind " + reason)
+                self.start_over(name, "it leaves behind " + reason, here)
+            reason = moved(here)
+            if reason:
+                self.start_over(name, "it changes " + reason, here)
         self.channel.send(importing=None, preloaded=done, left_out=self.left_out)
         self.log("preloaded in {:.2f} s: {}".format(time.monotonic() - started, " ".join(done) or "nothing"))
         for name, value in self.chosen.items():
@@ -161,7 +185,7 @@ class Pool:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def start_over(self, name, why):
+    def start_over(self, name, why, here):
         self.left_out[name] = why
         self.log("starting over without {}: {}".format(name, why))
         for pid in children():  # they would be ours again
@@ -172,6 +196,10 @@ class Pool:
                 os.environ.pop(variable, None)
             else:
                 os.environ[variable] = value
+        cwd, umask, variables = here
+        os.chdir(cwd)
+        os.umask(umask)
+        os.environ.update(variables)
         os.environ[LEFT_OUT] = json.dumps(self.left_out)
         os.environ[ROLE] = "pool 0"
         os.execv(sys.executable, [sys.executable, "-m", "ipython_cluster.pool"])  # noqa: S606
@@ -220,18 +248,28 @@ class Pool:
         sys.stderr.flush()
         width = min(len(os.sched_getaffinity(0)), max(1, len(numbers) // 4))
         batches = []
-        for part in range(width):
-            pid = os.fork()
-            if not pid:
-                code = 1
-                try:
-                    self.batch(numbers[part::width], logs, threads, ids)
-                    code = 0
-                finally:
-                    os._exit(code)
-            batches.append(pid)
+        try:
+            for part in range(width):
+                pid = os.fork()
+                if not pid:
+                    code = 1
+                    try:
+                        self.batch(numbers[part::width], logs, threads, ids)
+                        code = 0
+                    except Exception:
+                        traceback.print_exc()
+                        sys.stderr.flush()
+                    finally:
+                        os._exit(code)
+                batches.append(pid)
+        except OSError as error:  # too many processes, or too little memory
+            self.log("cannot fork: {}".format(error))
         for pid in batches:
-            os.waitpid(pid, 0)
+            status = os.waitpid(pid, 0)[1]
+            if status:
+                self.log("a process that forks engines ended with status {}".format(status))
+        # Whatever became of them: who is not there in a moment will not come.
+        self.channel.say(tried=numbers)
 
     def batch(self, numbers, logs, threads, ids):
         """Fork each of these engines and tell the supervisor its pid; returns in the batch alone."""

@@ -20,7 +20,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from ipython_builder import bytecode, installer, interpreters, keys, runtime
+from ipython_builder import asking, bytecode, installer, interpreters, keys, runtime
 from ipython_builder.build import artifacts, bill, installed, placing
 from ipython_builder.build.artifacts import Marker, Saved
 from ipython_builder.build.installed import OURS, Installed
@@ -226,7 +226,7 @@ def _install(
     work = target.installer(found, "\n".join([*preferred.values(), *ours]))
     pins = work.resolve(spec)
     if saved:
-        wanted = dict(_exact([*pins.splitlines(), *installer.bounds(spec)]))
+        wanted = dict(_exact([*pins.splitlines(), *asking.bounds(spec)]))
         fitting = {
             one.name: one.version
             for one in saved.distributions

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ipython_builder import keys
-from ipython_builder.errors import BuilderError
+from ipython_builder.errors import BuilderError, RepositoryError
 from ipython_builder.spec import Spec
 
 # Hidden, so that no package build takes it for its own. The folder is where S2I has a repository too, so that
@@ -36,8 +36,15 @@ def dump(spec: Spec, folder: Path) -> None:
     """Write `spec` and the files it points at into `folder`, which is made.
 
     Raises:
+        RepositoryError: it needs a package that is not in the folder that becomes the image's.
         OSError: it cannot be written.
     """
+    for path in spec.local_paths:
+        if not path.is_relative_to(spec.root):
+            raise RepositoryError(
+                f"{os.path.relpath(path, spec.root)} is above the context directory, all that an image has",
+                "build without --context-dir, or put the package into that folder",
+            )
     found: dict[str, Any] = {name: _moved(getattr(spec, name), spec.root, _ROOT) for name in _FIELDS}
     found["local_paths"] = [path.relative_to(spec.root).as_posix() for path in spec.local_paths]
     found["pylock"] = spec.pylock.relative_to(spec.root).as_posix() if spec.pylock else None

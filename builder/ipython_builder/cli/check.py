@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-import tempfile
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -48,12 +46,13 @@ def command(
     It only reads: nothing of the repository is run and nothing is installed. With --resolve the package index
     is asked for exact versions, and source distributions may be built to learn what they need.
     """
+    from ipython_builder import commands
     from ipython_builder import source as sources
 
     context = context.with_flags(**install)
     parsed = sources.parse(source, ref=ref, context_dir=context_dir)
-    with tempfile.TemporaryDirectory(prefix="ipython-builder-") as temporary:
-        checkout = sources.fetch(parsed, Path(temporary, "checkout"), context.settings, context.reporter)
+    with commands.scratch() as folder:
+        checkout = sources.fetch(parsed, folder / "checkout", context.settings, context.reporter)
         for warning in checkout.warnings:
             context.reporter.warning(warning)
         _report(context, parsed.text, checkout, extra, resolve)

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import click
 
-from ipython_builder.cli.common import Context, verb
+from ipython_builder.cli.common import Context, need_linux, verb
+
+EPILOG = """\b
+Examples:
+  ipython-builder prune
+  ipython-builder prune --json | jq '.removed | length'
+"""
 
 
-@click.command("prune", short_help="Remove cached environments that nothing uses")
+@click.command("prune", epilog=EPILOG, short_help="Remove cached environments that nothing uses")
 @verb
 def command(context: Context) -> None:
     """Remove cached environments that no cluster, running or stopped, is made of. Prints what was removed."""
+    need_linux()
     from ipython_builder import environment
 
     removed = environment.prune(context.settings, context.reporter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Self
 
 from rich.console import Console
@@ -28,19 +29,24 @@ class RichSink:
         self.console = Console(stderr=True, highlight=False)
         self.status: Status | None = None
         self.titles: list[str] = []
+        self.lock = Lock()  # two installations say things at once
 
     def emit(self, event: Event) -> None:
+        with self.lock:
+            self._emit(event)
+
+    def _emit(self, event: Event) -> None:
         text = escape(event.message)
         if event.kind == "start":
             self.titles.append(text)
             self._spin(text)
         elif event.kind == "progress":
-            title = self.titles[-1] if self.titles else ""
+            title = escape(event.title or "")
             self._spin(f"{title} [dim]{text[: max(10, self.console.width - len(title) - 8)]}[/]")
         else:
             took = f"  [dim]{event.seconds:.2f} s[/]" if event.seconds is not None else ""
-            if event.kind in ("done", "failed") and self.titles:
-                self.titles.pop()
+            if event.title is not None and escape(event.title) in self.titles:
+                self.titles.remove(escape(event.title))
             self.console.print(f"{_MARKS[event.kind]} {text}{took}")
             if self.titles:
                 self._spin(self.titles[-1])

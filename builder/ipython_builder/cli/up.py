@@ -11,6 +11,7 @@ import click
 from ipython_builder.cli.common import Context, install_options, platform, source_options, verb
 from ipython_builder.errors import UsageError
 from ipython_builder.events import counted
+from ipython_builder.processes import MARK
 
 EPILOG = """\b
 Examples:
@@ -23,14 +24,29 @@ The viewer's password is random unless IPYTHON_USER_PASSWORD or --password-file 
 """
 
 
+class _Inherited(click.Option):
+    """An option with a variable that the roles of a cluster have too: in its terminals it says nothing."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        return None if MARK in os.environ else super().resolve_envvar_value(ctx)
+
+
 @click.command("up", epilog=EPILOG, short_help="Start a notebook and its cluster from a repository")
 @source_options
 @click.option("-n", "--engines", type=int, metavar="N", help="Engines to start.  [default: one a CPU]")
 @click.option(
-    "--label", metavar="L", envvar="IPYTHON_CLUSTER_LABEL", help="The cluster's label.  [default: random]"
+    "--label",
+    cls=_Inherited,
+    metavar="L",
+    envvar="IPYTHON_CLUSTER_LABEL",
+    help="The cluster's label.  [default: random]",
 )
 @click.option(
-    "--user", metavar="U", envvar="IPYTHON_USER_LABEL", help="The viewer's user label.  [default: random]"
+    "--user",
+    cls=_Inherited,
+    metavar="U",
+    envvar="IPYTHON_USER_LABEL",
+    help="The viewer's user label.  [default: random]",
 )
 @click.option(
     "--port", type=click.IntRange(1, 65535), help="The viewer's port.  [default: 8080 or the next free one]"
@@ -83,6 +99,7 @@ def command(
     from ipython_builder.platforms.base import Up
 
     context = context.with_flags(**install)
+    local = platform(context)  # first of all: elsewhere nothing else that could be said is of use
     if user:
         cluster.check_label(user, "user label")
     request = Up(
@@ -98,7 +115,7 @@ def command(
         allow_hooks=allow_hooks,
         fork=fork,
     )
-    result = platform(context).up(request)
+    result = local.up(request)
     if context.json:
         context.print_json(result)
         return

@@ -77,7 +77,10 @@ class Local:
 
     def status(self, label: str, *, memory: bool = False) -> dict[str, Any]:
         home = self._home(label)
-        made = record.load(home)
+        try:
+            made = record.load(home)
+        except BuilderError as error:
+            return _silent(label, None, "damaged", [error.message])
         try:
             state = control.ask(home.socket, "status", timeout=5)
             if memory:  # a thousand engines take their time; that it lives is known by now
@@ -92,6 +95,9 @@ class Local:
             state = _silent(
                 label, made, "unsupervised" if left else "stopped" if made else "incomplete", wrong
             )
+        begun = None if made else record.begun(home)
+        if begun:
+            state["source"] = begun.source
         if made:
             state |= {
                 "url": made.url,
@@ -128,6 +134,10 @@ class Local:
     def logs(self, label: str, role: str | None, *, follow: bool, last: int) -> Iterator[str]:
         return logs.lines(self._home(label).logs, role, follow=follow, last=last)
 
+    def log_names(self, label: str) -> list[str]:
+        """What `logs` can be asked for."""
+        return logs.names(self._home(label).logs)
+
     def console(self, label: str, words: tuple[str, ...]) -> Console:
         home = self._home(label)
         made = record.load(home)
@@ -150,11 +160,12 @@ class Local:
 
     def _remove(self, home: Home, made: Record | None, *, discard: bool) -> Path | None:
         kept = None
-        # Without a record nobody knows whose folder it is: then it stays.
-        if made and not made.in_place:
+        origin = made or record.begun(home)
+        # Without either nobody knows whose folder it is: then it stays.
+        if origin and not origin.in_place:
             maker = self._maker(home.label)
             try:
-                kept = maker.remove_workspace(home, made.commit, discard=discard)
+                kept = maker.remove_workspace(home, origin.commit, discard=discard)
             except BuilderError as error:  # nobody can tell whether work is in it: then it stays
                 self.reporter.warning(error.message)
                 kept = maker.workspace(home)

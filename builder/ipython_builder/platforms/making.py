@@ -22,11 +22,12 @@ from ipython_builder import (
     source,
     spec,
     thin,
+    tree,
 )
 from ipython_builder.errors import BuilderError, UsageError
 from ipython_builder.events import Reporter
 from ipython_builder.platforms.base import Up
-from ipython_builder.record import Home, Record
+from ipython_builder.record import Begun, Home, Record
 from ipython_builder.settings import Settings
 
 
@@ -40,19 +41,30 @@ class Maker:
 
     def new(self, home: Home, request: Up) -> Record:
         """A new cluster's record; what a killed `up` of that label left is removed first."""
-        processes.sweep(home.path)
-        shutil.rmtree(home.path, ignore_errors=True)
-        workspace = self.workspace(home)
-        checkout = self.fetch(request, workspace)
+        self.clear(home)
+        asked = request.source
+        begun = Begun(str(asked.folder or asked.text), asked.folder is not None)
+        checkout = None
         try:
+            record.begin(home, begun)
+            checkout = self.fetch(request, self.workspace(home))
+            record.begin(home, replace(begun, commit=checkout.commit))
             made = self.make(home, request, checkout)
             record.save(home, made)
         except BaseException:
             shutil.rmtree(home.path, ignore_errors=True)
-            if not checkout.in_place:
+            if checkout and not checkout.in_place:
                 self.remove_workspace(home, checkout.commit)
             raise
         return made
+
+    def clear(self, home: Home) -> None:
+        """Put away what a killed `up` left; a clone of ours in which somebody has worked since stays."""
+        processes.sweep(home.path)
+        begun = record.begun(home)
+        if begun and not begun.in_place:
+            self.remove_workspace(home, begun.commit)
+        shutil.rmtree(home.path, ignore_errors=True)
 
     def again(self, home: Home, made: Record, request: Up) -> Record:
         """The record of a cluster that is there already, brought up to date with `request`.
@@ -105,11 +117,14 @@ class Maker:
     def make(
         self, home: Home, request: Up, checkout: source.Checkout, before: Record | None = None
     ) -> Record:
-        """Read the repository, make both environments (side by side), choose ports."""
+        """Read the repository, choose ports, make both environments (side by side)."""
         asked = spec.read(checkout.root, top=checkout.path, extra=request.extra)
         imports.preload(asked)  # for its errors: after an installation they would come late
         for notice in asked.notices:
             self.reporter.warning(f"{notice.file}: {notice.message}" if notice.file else notice.message)
+        host = request.host or (before.viewer_host if before else self.settings.viewer_host)
+        ports.check_host(host)
+        viewer_port = self.viewer_port(host, request, before)
         hooks = asked.hooks if request.allow_hooks else ()
         self.run_hook(checkout, hooks, "pre-build")
         with ThreadPoolExecutor() as pool:
@@ -129,8 +144,6 @@ class Maker:
             if used:
                 environment.claim(used, self.settings, home.path)
         fork = request.fork if request.fork is not None else before.fork_asked if before else None
-        host = request.host or (before.viewer_host if before else self.settings.viewer_host)
-        ports.check_host(host)
         return Record(
             label=home.label,
             user=request.user or (before.user if before else cluster.random_label()),
@@ -149,7 +162,7 @@ class Maker:
             viewer_python=str((served.bin if served else home.thin / "bin") / "python"),
             viewer_module=asked.serves_itself or "jupyterlab",
             viewer_host=host,
-            viewer_port=self.viewer_port(host, request, before),
+            viewer_port=viewer_port,
             first_port=before.first_port
             if before
             else ports.block([made.first_port for made in self.others]),
@@ -199,8 +212,12 @@ class Maker:
     def remove_workspace(self, home: Home, commit: str | None, *, discard: bool = False) -> Path | None:
         """Remove the clone, unless somebody's work is in it; then it stays, and its path is returned."""
         workspace = self.workspace(home)
+        shutil.rmtree(source.half_made(workspace), ignore_errors=True)
         if not workspace.exists():
             return None
+        # One that was killed before it noted the commit had no time for any other.
+        head = tree.head(workspace)
+        commit = commit or (head[0] if head else None)
         if not discard and commit and source.changes(workspace, commit):
             return workspace
         shutil.rmtree(workspace)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ipython_builder import control, logs, processes
+from ipython_builder import control, logs, prepare, processes
 from ipython_builder.control import NoSupervisor
 from ipython_builder.errors import BuilderError, Transient
 from ipython_builder.events import Reporter, counted
@@ -20,6 +20,7 @@ from ipython_builder.record import Home, Record
 START_SECONDS = 120.0  # for a cold disk and a slow machine; an engine more may take another second
 STOP_SECONDS = 30.0
 POLL = 0.03
+DOOR_SECONDS = 15.0  # in which a supervisor that lives has its socket: it is starting, or makes it again
 
 
 def start(home: Home, made: Record, reporter: Reporter) -> dict[str, Any]:
@@ -29,13 +30,17 @@ def start(home: Home, made: Record, reporter: Reporter) -> dict[str, Any]:
         The supervisor's status.
 
     Raises:
-        BuilderError: a role does not start; all of it is stopped again, the logs stay.
+        BuilderError: a role does not start. What this call has begun is stopped again, the logs stay; what
+            lived before goes on living.
+        Transient: there is a supervisor, and nobody can reach it.
     """
     with reporter.phase("start", f"starting the notebook and {counted(made.engines, 'engine')}") as phase:
-        process = None
-        if alive(home):
+        process, before = None, False
+        if _answers(home):
+            _put_right(made, home, reporter)
             control.ask(home.socket, "scale", count=made.engines)
         else:
+            before = bool(_living(home))
             process = _spawn(home)
         state: dict[str, Any] = {"state": "starting", "roles": [], "wrong": []}
         deadline = time.monotonic() + START_SECONDS + made.engines
@@ -49,13 +54,13 @@ def start(home: Home, made: Record, reporter: Reporter) -> dict[str, Any]:
                 if state["state"] == "ready":
                     phase.done(f"notebook and {counted(made.engines, 'engine')} are ready")
                     return state
-                if state["wrong"]:
+                if any(not one["up"] for one in state["wrong"]):
                     break
                 phase.progress(progress(state))
                 time.sleep(POLL)
             raise _failure(home, state, process.poll() if process else None)
         except BaseException:
-            if process is not None:
+            if process is not None and not before:
                 stop(home)
             raise
 
@@ -70,12 +75,14 @@ def wait_for_engines(home: Home, count: int, reporter: Reporter) -> dict[str, An
     with reporter.phase("scale", f"scaling to {counted(count, 'engine')}") as phase:
         state = control.ask(home.socket, "scale", count=count)
         deadline = time.monotonic() + START_SECONDS + count
-        while state["engines"]["registered"] != count and not state["wrong"] and time.monotonic() < deadline:
+        while (
+            state["engines"]["registered"] != count and not _hopeless(state) and time.monotonic() < deadline
+        ):
             phase.progress(progress(state))
             time.sleep(POLL)
             state = control.ask(home.socket, "status", brief=True)
         if state["engines"]["registered"] != count:
-            why = "; ".join(one["what"] for one in state["wrong"]) or "too slow"
+            why = "; ".join(one["what"] for one in _hopeless(state)) or "too slow"
             raise BuilderError(
                 f"{state['engines']['registered']} of {count} engines came: {why}",
                 f"ipython-builder logs {home.label} engine",
@@ -84,13 +91,76 @@ def wait_for_engines(home: Home, count: int, reporter: Reporter) -> dict[str, An
     return state
 
 
+def _hopeless(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """Why engines do not come: a viewer that fails keeps none of them away."""
+    return [one for one in state["wrong"] if not one["up"] and one["role"] != "viewer"]
+
+
 def alive(home: Home) -> bool:
-    """Whether a supervisor answers."""
+    """Whether a supervisor answers. One that was stopped goes on.
+
+    Raises:
+        Transient: there is one, and it does not answer.
+    """
+    deadline = time.monotonic() + DOOR_SECONDS
+    while True:
+        try:
+            _wake(home)
+            control.ask(home.socket, "status", brief=True)
+            return True
+        except NoSupervisor:
+            if not held(home.lock):
+                return False
+            if time.monotonic() > deadline:
+                raise Transient(
+                    f"a supervisor of {home.label} lives (pid {_pid(home)}), and nobody can reach it",
+                    f"try again, or stop all of it: ipython-builder down {home.label}",
+                ) from None
+            time.sleep(POLL)
+
+
+def _answers(home: Home) -> bool:
+    """The same for who wants to start: one that says nothing is ended, and what it watched over goes on."""
     try:
-        control.ask(home.socket, "status", brief=True)
-    except NoSupervisor:
+        return alive(home)
+    except Transient:
+        pid = _pid(home)
+        if pid is None:
+            raise
+        processes.end(pid)
+        deadline = time.monotonic() + STOP_SECONDS
+        while held(home.lock) and time.monotonic() < deadline:
+            time.sleep(POLL)
         return False
-    return True
+
+
+def _pid(home: Home) -> int | None:
+    """The supervisor that holds the lock, as it has written into it itself."""
+    try:
+        pid = int(home.lock.read_text())
+    except (OSError, ValueError):
+        return None
+    return pid if held(home.lock) and pid in processes.of(home.path) else None
+
+
+def _wake(home: Home) -> None:
+    pid = _pid(home)
+    if pid is not None and processes.stopped(pid):
+        processes.end(pid, signal.SIGCONT)
+
+
+def _living(home: Home) -> set[int]:
+    """What lives of the cluster, but for consoles, which are of no help to it."""
+    pids = processes.of(home.path)
+    return set(pids) - processes.below(processes.consoles(pids))
+
+
+def _put_right(made: Record, home: Home, reporter: Reporter) -> None:
+    """Write again what somebody may have removed while the cluster runs."""
+    try:
+        prepare.write_files(made, home)
+    except OSError as error:
+        reporter.warning(f"{error.filename}: {error.strerror}")
 
 
 def stop(home: Home) -> None:

@@ -7,9 +7,11 @@ the root's do not speak, as with Binder.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ipython_builder.commands import redact
 from ipython_builder.errors import RepositoryError, UsageError
 from ipython_builder.spec import config, lines, locks, notebooks, pyproject, requirements
 from ipython_builder.spec import python as pythons
@@ -53,7 +55,7 @@ def read(
         RepositoryError: a file is broken or refused, or asks for what cannot be had here; with file and line.
         UsageError: a line of `extra` is none.
     """
-    tree = Tree(root)
+    tree = Tree(root, top)
     asked = Asked()
     above = Tree(top) if top is not None else None
     settings = config.read(tree, above if above is not None and above.root != tree.root else None)
@@ -131,6 +133,12 @@ def _folders(tree: Tree) -> tuple[str, ...]:
 
 
 def _add_extra(asked: Asked, tree: Tree, text: str) -> None:
+    # A name alone, as in git+ssh://git@host, is no secret; over https it may be a token.
+    if re.search(r"https?://[^/\s]+@|://[^/\s@]*:[^/\s]*@", text):
+        raise UsageError(
+            f"--with {redact(text)!r} has a login in it, and what a cluster is made of is written down",
+            "put the login into ~/.netrc, and leave it out of the URL",
+        )
     try:
         lines.add(asked, tree, text, Where("--with"))
     except RepositoryError as error:

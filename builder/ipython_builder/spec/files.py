@@ -26,16 +26,22 @@ class Tree:
 
     Attributes:
         root: resolved, so that a symlink is judged by where it ends.
+        top: of the checkout, where `root` is a folder in it: as far up as paths may lead.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, top: Path | None = None) -> None:
         try:
             self.root = root.resolve(strict=True)
         except (OSError, RuntimeError) as error:
             raise RepositoryError(f"{root} is not there", "name a folder or a git URL") from error
         if not self.root.is_dir():
             raise RepositoryError(f"{root} is not a folder", "name the folder that holds the notebooks")
+        self.top = top.resolve() if top is not None else self.root
         self._tables: dict[str, dict[str, Any]] = {}
+
+    def name(self, path: Path) -> str:
+        """A resolved path as `read` takes it and errors show it: with ``..`` where it is above."""
+        return Path(os.path.relpath(path, self.root)).as_posix()
 
     def exists(self, relative: str) -> bool:
         """Is there anything of that name, a dangling symlink included?"""
@@ -52,7 +58,7 @@ class Tree:
             resolved.exists()
         except (OSError, RuntimeError, ValueError) as error:  # a symlink loop, a NUL, a name that is too long
             raise RepositoryError(f"{where}: {text!r} is no usable path: {error}", "mend the path") from error
-        if not resolved.is_relative_to(self.root):
+        if not resolved.is_relative_to(self.top):
             raise RepositoryError(
                 f"{where}: {text!r} leads out of the checkout",
                 "put what it points at into the repository, or name the folder above as the source",

@@ -250,7 +250,7 @@ def _local_line(
                 f"{where}: the folder {text!r} is no package: it has neither pyproject.toml nor setup.py",
                 "add a pyproject.toml to it; modules beside the notebooks need no line",
             )
-        table = tree.toml(str((path / "pyproject.toml").relative_to(tree.root))) or {}
+        table = tree.toml(tree.name(path / "pyproject.toml")) or {}
         project = table.get("project")
         declared = project.get("name") if isinstance(project, dict) else None
         if isinstance(declared, str) and re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", declared):

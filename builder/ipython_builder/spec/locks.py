@@ -213,6 +213,12 @@ def _check_sources(asked: Asked, tree: Tree, package: dict[str, Any], where: Whe
             lines.refuse_variables(url, where)
             git = "git+" if entry is package.get("vcs") and not url.startswith("git+") else ""
             lines.check_url(tree, git + url, where)
+            commit = str(entry.get("commit-id", ""))
+            if entry is package.get("vcs") and not re.fullmatch(r"[0-9a-f]{40,64}", commit):
+                raise RepositoryError(
+                    f"{where}: {package['name']} has no commit-id: nothing locks what its branch points at",
+                    "write the lock again, as with `uv export --format pylock.toml`",
+                )
         elif isinstance(path, str):
             lines.refuse_variables(path, where)
             asked.local_paths.append(lines.local_path(tree, path, where, where.file.rpartition("/")[0]))

@@ -186,7 +186,7 @@ class _Reader:
                 "put the file into the repository",
             )
         path = self.tree.root / posixpath.dirname(where.file) / value
-        relative = self.tree.inside(path, where, value).relative_to(self.tree.root).as_posix()
+        relative = self.tree.name(self.tree.inside(path, where, value))
         if relative in stack:
             raise RepositoryError(
                 f"{where}: files include one another: {' → '.join((*stack, relative))}", "break the circle"
