@@ -29,7 +29,7 @@ from ipython_builder.platforms.parts import Names
 from ipython_builder.settings import Settings
 
 START_SECONDS = 120.0  # an engine more may take another second
-ANSWER_SECONDS = 20.0  # in which a supervisor says how it is, on a machine that is busy
+ANSWER_SECONDS = 30.0  # in which a supervisor says how it is, on a machine that is busy
 ASK_AGAIN = 0.3
 LIVES = 3  # a part that ended that often will not come up
 
