@@ -103,7 +103,8 @@ class Client:
     def remove(self, *argv: str, what: str) -> None:
         """Run a command that removes something; what is gone already is no error."""
         answer = self.run(*argv, what=what, check=False)
-        if answer.returncode and not _GONE.search(answer.stderr):
+        gone = _GONE.search(answer.stderr) or words.no_such_image(answer.stderr)
+        if answer.returncode and not gone:
             raise words.failure(what, answer.stderr)
 
 

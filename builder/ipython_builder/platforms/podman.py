@@ -29,7 +29,7 @@ from ipython_builder.platforms.parts import Names
 from ipython_builder.settings import Settings
 
 START_SECONDS = 120.0  # an engine more may take another second
-ANSWER_SECONDS = 20.0  # in which a supervisor says how it is, on a machine that is busy
+ANSWER_SECONDS = 30.0  # in which a supervisor says how it is, on a machine that is busy
 ASK_AGAIN = 0.3
 LIVES = 3  # a part that ended that often will not come up
 
@@ -83,9 +83,16 @@ class Containers:
                     state = self.status(label)
             except BaseException:
                 if new:
-                    self._remove(label, keep=names.workspace if kept else None)
+                    self._undo(label, names.workspace if kept else None)
                 raise
         return self._description(label, state)
+
+    def _undo(self, label: str, keep: str | None) -> None:
+        """Put away what a new cluster has so far; why that is done is what is raised."""
+        try:
+            self._remove(label, keep=keep)
+        except BuilderError as error:
+            self.reporter.warning(f"{error.message}; `ipython-builder down {label}` tries again")
 
     def _new(self, label: str, request: Up) -> Elsewhere:
         host = request.host or self.settings.viewer_host
