@@ -124,7 +124,14 @@ def _sink(progress: str) -> Sink:
 
 
 def platform(context: Context) -> Everywhere:
-    """All platforms: a cluster is found where it runs."""
+    """All platforms: a cluster is found where it runs.
+
+    Raises:
+        BuilderError: this is not Linux.
+    """
+    from ipython_builder.platforms.base import need_linux
+
+    need_linux()
     from ipython_builder.platforms.table import Everywhere
 
     return Everywhere(context.settings, context.reporter)

@@ -17,7 +17,7 @@ Examples:
 @verb
 def command(context: Context) -> None:
     """Remove cached environments that no cluster, running or stopped, is made of. Prints what was removed."""
-    from ipython_builder.platforms.table import need_linux
+    from ipython_builder.platforms.base import need_linux
 
     need_linux()
     from ipython_builder import environment

@@ -110,11 +110,7 @@ def command(
 
     _judge(on, {"--python": install["python"], "--fork": fork, "--allow-hooks": allow_hooks or None}, builder)
     context = context.with_flags(**install)
-    if on == "local":
-        from ipython_builder.platforms.table import need_linux
-
-        need_linux()  # first of all: elsewhere nothing else that could be said is of use
-    everywhere = platform(context)
+    everywhere = platform(context)  # first of all: not on Linux nothing else that could be said is of use
     if user:
         cluster.check_label(user, "user label")
     request = Up(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from ipython_builder import cluster
-from ipython_builder.errors import UsageError
+from ipython_builder.errors import BuilderError, UsageError
 from ipython_builder.source import Source
 
 
@@ -48,6 +49,15 @@ class Console:
     argv: list[str]
     environ: dict[str, str]
     cwd: Path
+
+
+def need_linux() -> None:
+    """Raises BuilderError where there is no /proc, and what else of Linux a cluster of processes needs."""
+    if not sys.platform.startswith("linux"):
+        raise BuilderError(
+            f"clusters on one's own machine need Linux, and this is {sys.platform}",
+            "here `check` and `lock` work; run the rest in a Linux machine or container",
+        )
 
 
 def check_engines(count: int) -> None:

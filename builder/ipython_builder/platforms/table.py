@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 from ipython_builder import cluster
-from ipython_builder.errors import BuilderError, UsageError
+from ipython_builder.errors import UsageError
 from ipython_builder.events import Reporter
-from ipython_builder.platforms.base import Console, Platform, Up, check_engines
+from ipython_builder.platforms.base import Console, Platform, Up, check_engines, need_linux
 from ipython_builder.platforms.elsewhere import Elsewheres
 from ipython_builder.settings import Settings
 
 NAMES = ("local", "podman", "docker")
-
-
-def need_linux() -> None:
-    """Raises BuilderError where there is no /proc, and what else of Linux a cluster of processes needs."""
-    if not sys.platform.startswith("linux"):
-        raise BuilderError(
-            f"clusters on one's own machine need Linux, and this is {sys.platform}",
-            "here `check` and `lock` work, and --on podman or docker; run the rest in a Linux machine",
-        )
 
 
 class Everywhere:
@@ -126,4 +116,4 @@ class Everywhere:
         return self.of(self.where(label))
 
     def _local(self) -> list[str]:
-        return self.of("local").labels() if sys.platform.startswith("linux") else []
+        return self.of("local").labels()
