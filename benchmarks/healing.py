@@ -39,8 +39,8 @@ ENGINES = 4
 LIMIT = 20.0  # seconds after which something does not come back
 POLL = 0.01
 HOLDS = 0.5  # seconds that it must stay ready: the controller tells only every 0.1 s who is registered
-# What dies again within half a minute is started again ever later: nothing here is killed twice that soon.
-STEADY = 31.0
+# What dies again is started again ever later, until it has been ready this long.
+STEADY = 21.0
 SCHEDULERS = ("task", "mux", "control", "iopub")  # as the client's connection file calls their ports
 
 # Runs in the cluster's own environment: one JSON line in, one out.

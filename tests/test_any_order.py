@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ STEPS = st.one_of(
     st.tuples(st.just("scale"), COUNTS),
     st.tuples(st.just("kill"), st.sets(st.sampled_from(VICTIMS), min_size=1, max_size=3).map(sorted)),
     st.tuples(st.just("kill"), st.sets(st.sampled_from(VICTIMS[:-1]), min_size=1, max_size=3).map(sorted)),
+    st.tuples(st.just("disturbed"), st.tuples(COUNTS, st.sampled_from(VICTIMS[:-1]))),
     st.tuples(st.just("down"), st.none()),
 )
 
@@ -56,6 +59,24 @@ class Cluster:
         else:
             assert said.rc != 0
             assert "ipython-builder" in said.stderr  # the next step
+
+    def disturbed(self, how: tuple[int, str]) -> None:
+        """Scale, and kill something in the middle of it."""
+        count, victim = how
+        if not self.supervised:
+            return
+        found = [one["pid"] for one in self.roles() if one["role"] == victim and one["pid"]]
+        words = [sys.executable, "-m", "ipython_builder", "scale", "main", str(count)]
+        with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as scale:
+            until(lambda: self.asked() == count or scale.poll() is not None, "it is asked for")
+            for pid in found[:1]:
+                processes.end(pid, signal.SIGKILL)
+            scale.wait()
+        assert self.asked() == count
+        self.engines = count
+
+    def asked(self) -> int:
+        return int(self.cli("status", "main", "--json").json["engines"]["requested"])
 
     def kill(self, victims: list[str]) -> None:
         if self.engines is None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 
 import pytest
 
 from tests.conftest import CHECKOUT, Home
+from tests.engine import Engine
+from tests.engines import Images
 
 CASES = {
     "cli": {"first words"},
@@ -21,10 +26,10 @@ CASES = {
 }
 
 
-def run(home: Home, name: str, *options: str) -> str:
+def run(home: Home, name: str, *options: str, env: Mapping[str, str] | None = None) -> str:
     done = subprocess.run(
         [sys.executable, CHECKOUT / "benchmarks" / f"{name}.py", "--runs", "1", "--quick", *options],
-        env=home.environ,
+        env=home.environ | dict(env or {}),
         cwd=home.path,
         capture_output=True,
         text=True,
@@ -34,18 +39,39 @@ def run(home: Home, name: str, *options: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
-def test_it_runs_and_prints_its_table(name: str, home: Home) -> None:
-    said = run(home, name)
-    row = re.compile(r"^(\S.*?)  +([\d.]+) (?:s|MiB)  +([\d.]+) (?:s|MiB)  +([\d.]+)(?:  .*)?$", re.MULTILINE)
-    assert "MISSED" not in said
+def table(said: str) -> set[str]:
+    """The cases that were printed, each with figures that can be."""
+    unit = r"(?:s|MiB|MB|kB)"
+    row = re.compile(rf"^(\S.*?)  +([\d.]+) {unit}  +([\d.]+) {unit}  +([\d.]+)(?:  .*)?$", re.MULTILINE)
     rows = {case: [float(figure) for figure in figures] for case, *figures in row.findall(said)}
-    assert set(rows) == CASES[name], said
     for theirs, ours, ratio in rows.values():
         assert theirs > 0
         assert ours > 0
         assert math.isfinite(ratio)
+    return set(rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_it_runs_and_prints_its_table(name: str, home: Home) -> None:
+    said = run(home, name)
+    assert table(said) == CASES[name], said
+    assert "MISSED" not in said
+
+
+@pytest.mark.timeout(1800)
+def test_images_are_built_and_started(home: Home, podman: Engine, builder_image: Images) -> None:
+    said = run(home, "images", "--builder", builder_image.builder, env=podman.env)
+    expected = {"clean build", "notebook changed", "pushed", "image", "first page"}
+    expected |= {f"{name}, viewer's JupyterLab" for name in ("image", "first page")}
+    if os.environ.get("S2I") or shutil.which("s2i"):
+        expected.add("the same, by s2i")
+    else:
+        assert "left out: s2i" in said
+    assert table(said) == expected, said
+    assert (
+        "localhost/ipython-builder-benchmark-" not in podman("images", "--format", "{{.Repository}}").stdout
+    )
 
 
 @pytest.mark.slow
@@ -76,4 +102,4 @@ def test_results_as_json(home: Home) -> None:
 
 def test_each_benchmark_is_in_the_readme() -> None:
     text = (CHECKOUT / "benchmarks" / "README.md").read_text()
-    assert set(re.findall(r"`python benchmarks/(\w+)\.py`", text)) == {*CASES, "healing"}
+    assert set(re.findall(r"`python benchmarks/(\w+)\.py`", text)) == {*CASES, "healing", "images"}

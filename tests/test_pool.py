@@ -275,6 +275,34 @@ print(rc.ids, task.get(timeout=60))
     assert said.split("\n")[-1] == "[2] finished"
 
 
+def test_mpi_engines_are_started_one_by_one(cli: Cli, home: Home, folder: Path) -> None:
+    cli("up", folder, "-n", "1", "--label", "main", check=True)
+    profile = home.clusters / "main" / "ipython" / "profile_default"
+    (profile / "ipengine_config.py").write_text("c.IPEngine.use_mpi = True\nc.IPEngine.init_mpi = ''\n")
+    kill(pid_of(cli, "main", "pool"))
+    until(lambda: roles(cli)["pool", 0]["state"] == "off", "the pool refuses")
+    assert roles(cli)["pool", 0]["reason"] == "MPI engines are started one by one"
+    cli("scale", "main", "2", check=True)
+    engine = pid_of(cli, "main", "engine", 1)
+    assert "ipython_cluster.engine" in Path(f"/proc/{engine}/cmdline").read_text()
+
+
+def test_numpy_draws_other_numbers_in_each_engine(cli: Cli, folder: Path) -> None:
+    (folder / "requirements.txt").write_text("numpy\n")
+    preload(folder, "numpy.random")
+    cli("up", folder, "-n", "3", "--label", "main", check=True)
+    asked = (
+        "def draw():\n"
+        "    import sys\n"
+        "    before = 'numpy.random' in sys.modules\n"
+        "    import numpy\n"
+        "    return before, numpy.random.random(), numpy.random.default_rng().random()\n"
+        "there, old, new = zip(*rc[:].apply_sync(draw))\n"
+        "print(there, len(set(old)), len(set(new)))"
+    )
+    assert console(cli, "main", asked) == "(True, True, True) 3 3"
+
+
 @contextmanager
 def little_memory(megabytes: int, tmp_path: Path) -> Iterator[Path]:
     """The file that takes the pids of processes that may have so much memory together, as in a container."""

@@ -61,6 +61,21 @@ class Abroad:
                     say("the controller answers")
             await asyncio.sleep(LOOK)
 
+    async def busy(self) -> set[int]:
+        """The numbers of our engines that have a task; none where nobody answers."""
+        answer = await self.herald.ask("busy_request") or {}
+        ids = set(answer.get("busy", ()))
+        return {
+            number
+            for (name, number), one in self.members.items()
+            if name == "engine" and one.facts.get("id") in ids
+        }
+
+    async def have_tasks(self, uuids: list[str]) -> bool:
+        """Have the controller send these no more tasks; whether one of them still has one."""
+        answer = await self.herald.ask("leaving_request", engines=uuids)
+        return answer is not None and bool(answer.get("busy"))
+
     async def leave(self, grace: float) -> None:
         """Have the controller send no more tasks, and wait up to `grace` seconds for those that run."""
         uuids = [one.facts["uuid"] for one in self.members.values() if "uuid" in one.facts]
@@ -68,8 +83,7 @@ class Abroad:
             one.wanted = False  # who ends now is not missed
         deadline = time.monotonic() + grace
         while uuids and time.monotonic() < deadline:
-            answer = await self.herald.ask("leaving_request", engines=uuids)
-            if answer is None or not answer.get("busy"):
+            if not await self.have_tasks(uuids):
                 break
             await asyncio.sleep(POLL)
         await self.herald.tell("lost_request", engines=uuids)

@@ -106,7 +106,7 @@ def make(asked: Contained, state: Path, places: Places, *, client: bool = False)
     """Write all that the role reads, below `state`; returns where it is, and what it is made of.
 
     Raises:
-        BuilderError: `state` cannot be written.
+        BuilderError: `state`, or the folder of notebooks, cannot be written.
         RepositoryError: the image has no environment.
     """
     home = Home(state / "clusters" / (asked.label or ALONE))
@@ -137,7 +137,8 @@ def _record(asked: Contained, home: Home, places: Places, *, client: bool) -> Re
     thin.make(environment, home.thin)
     facts = _facts(places)
     module = facts.get("serves_itself")
-    pool = asked.engines > 1 and bool(facts.get("fork", True))  # one engine alone has nothing to share
+    engines = prepare.kept_engines(home, asked.engines) if asked.kind == "engine" and not client else 0
+    may_fork = bool(facts.get("fork", True))
     return Record(
         label=asked.label or ALONE,
         user=asked.user,
@@ -157,10 +158,12 @@ def _record(asked: Contained, home: Home, places: Places, *, client: bool) -> Re
         viewer_host="0.0.0.0",  # noqa: S104  a container's own network
         viewer_port=VIEWER_PORT,
         first_port=cluster.FIRST_PORT,
-        engines=asked.engines if asked.kind == "engine" else 0,
+        engines=engines,
+        engines_asked=asked.engines,
         preload=tuple(facts.get("preload", ())),
         preload_timeout=float(facts.get("preload_timeout", 30.0)),
-        fork=pool,
+        fork=may_fork and engines > 1,  # one engine alone has nothing to share
+        fork_asked=may_fork,
         roles=() if client else TYPES[asked.kind],
         controller=asked.controller,
         bind="0.0.0.0",  # noqa: S104
@@ -292,11 +295,33 @@ def _notebooks(asked: Contained, places: Places) -> Path:
         return folder
     if not folder.is_dir() and asked.kind != "viewer":
         return places.source  # the workspace is the viewer's; the image has the same modules and files
-    folder.mkdir(parents=True, exist_ok=True)
-    if asked.kind == "viewer" and not any(path.name != "lost+found" for path in folder.iterdir()):
-        half = folder / ".ipython-builder-seed"
-        shutil.copytree(places.source, half, symlinks=True)
-        for path in half.iterdir():
-            path.rename(folder / path.name)
-        half.rmdir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if asked.kind == "viewer":
+            _seed(folder, places)
+    except OSError as error:
+        raise BuilderError(
+            f"IPYTHON_NOTEBOOK_DIR={folder}: {error.filename or folder} cannot be written: {error.strerror}",
+            f"mount a volume at {folder} that group 0 may write to, or unset IPYTHON_NOTEBOOK_DIR",
+        ) from error
     return folder
+
+
+def _seed(folder: Path, places: Places) -> None:
+    """Copy the image's notebooks into an empty folder; what a copy that was cut off has left is put right.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    half = folder / ".ipython-builder-seed"
+    others = {path.name for path in folder.iterdir()} - {"lost+found", half.name}
+    if not others:
+        shutil.rmtree(half, ignore_errors=True)
+        shutil.copytree(places.source, half, symlinks=True)
+    elif not half.is_dir():
+        return
+    # The copy is whole: names appear one by one, and none that is there is written over.
+    for path in half.iterdir():
+        if not os.path.lexists(folder / path.name):
+            path.rename(folder / path.name)
+    shutil.rmtree(half)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from ipython_builder.member import Member
 
@@ -18,6 +19,8 @@ class Leaving:
     def __init__(self, members: dict[tuple[str, int], Member]) -> None:
         self.members = members
         self.numbers: set[int] = set()
+        # Where the controller is elsewhere: has it send these no more tasks; whether one still has one.
+        self.ask: Callable[[list[str]], Awaitable[bool]] | None = None
         self.tasks: set[asyncio.Task[None]] = set()
         self.places = asyncio.Semaphore(AT_ONCE)
 
@@ -26,11 +29,15 @@ class Leaving:
         controller = self.members.get(("controller", 0))
         return set(controller.facts.get("busy", ())) if controller else set()
 
-    def choose(self, count: int) -> None:
-        """Let `count` engines leave: those not ready, then idle ones, then busy ones; high ids first."""
+    def choose(self, count: int, busy: set[int] | None = None) -> None:
+        """Let `count` engines leave: those not ready, then idle ones, then busy ones; high ids first.
+
+        Args:
+            busy: who is, where the controller is elsewhere.
+        """
         if count <= 0:
             return
-        busy = self.busy()
+        busy = self.busy() if busy is None else busy
         staying = [
             member
             for (name, number), member in self.members.items()
@@ -40,11 +47,18 @@ class Leaving:
         leaving = staying[:count]
         self.numbers.update(member.number for member in leaving)
         uuids = [member.facts["uuid"] for member in leaving if "uuid" in member.facts]
-        self.members["controller", 0].tell(leaving=uuids)
+        if ("controller", 0) in self.members:
+            self.members["controller", 0].tell(leaving=uuids)
         for member in leaving:
             task = asyncio.create_task(self.leave(member))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
+
+    async def has_task(self, member: Member) -> bool:
+        """Whether the engine has one, and gets no other."""
+        if self.ask is None:
+            return member.number in self.busy()
+        return "uuid" in member.facts and await self.ask([member.facts["uuid"]])
 
     async def leave(self, member: Member) -> None:
         """Wait for the engine's task, then stop it."""
@@ -53,7 +67,7 @@ class Leaving:
         if member.state == "ready":
             member.wanted = False  # if it dies now, nobody misses it
             await asyncio.sleep(TOLD_SECONDS)
-            while member.number in self.busy() and member.pid is not None and loop.time() < deadline:
+            while await self.has_task(member) and member.pid is not None and loop.time() < deadline:
                 await asyncio.sleep(POLL)
         async with self.places:
             await member.stop()

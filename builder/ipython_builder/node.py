@@ -15,6 +15,7 @@ import os
 import resource
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ class Node:
         if "engine" in made_of.roles and "controller" not in made_of.roles:
             self.abroad = abroad.Abroad(prepare.link(made_of, home), self.members, self.forks.ids)
             self.state.abroad = self.abroad
+            self.leaving.ask = self.abroad.have_tasks
         self.keep(made_of)
         self.writing: asyncio.TimerHandle | None = None
         self.lives = {(life.role, life.number): life for life in lives}
@@ -143,11 +145,13 @@ class Node:
         """Have `count` engines: new ones are started at once, idle ones leave first."""
         if not isinstance(count, int) or not 0 <= count <= cluster.MAX_ENGINES:
             raise BuilderError(f"{count!r} engines cannot be had: 0 to {cluster.MAX_ENGINES:,} can")
-        if not {"controller", "engine"} <= set(self.record.roles):
+        if "engine" not in self.record.roles:
             raise BuilderError("the engines of this cluster are elsewhere: scale it where it was started")
         async with self.changing:
             # What `up` has just written counts, where it did not have to restart us.
             changed = (record.load(self.home) or self.record).with_engines(count)
+            if self.abroad and count > 1:
+                changed = replace(changed, fork=changed.fork_asked is not False)
             before = self.record
             self.keep(changed)
             self.unsaved = True
@@ -156,7 +160,8 @@ class Node:
                 await self.renew_pool()
             staying = self.numbers() - self.leaving.numbers
             self.add(count - len(staying))
-            self.leaving.choose(len(staying) - count)
+            busy = await self.abroad.busy() if self.abroad and len(staying) > count else None
+            self.leaving.choose(len(staying) - count, busy)
         return self.state.brief()
 
     async def restart(self, role: str) -> dict[str, Any]:
@@ -194,6 +199,8 @@ class Node:
             try:
                 record.save(self.home, self.record)
                 prepare.write_connection(self.record, self.home)
+                if self.abroad:
+                    prepare.keep_engines(self.record, self.home)
                 self.unsaved = False
             except OSError as error:
                 self.state.say(f"what was asked for is not saved: {error.strerror}")
@@ -308,21 +315,23 @@ class Node:
         here = sorted(number for name, number in self.lives if name == "engine")
         for number in here:
             self.start("engine", number, self.lives["engine", number])
-        self.leaving.choose(len(here) - self.record.engines)
         self.missing = asyncio.create_task(self.start_missing(here))
 
     async def start_missing(self, here: list[int]) -> None:
         """Start the engines that are wanted beside those that are `here`, under ids that are free."""
+        taken = [self.members[name] for name in self.lives if name[0] in ("engine", "controller")]
+        for _ in range(100):  # who is too many leaves with its name, and when its task is done
+            if all(member.line is not None for member in taken):
+                break
+            await asyncio.sleep(0.02)
         controller = self.members.get(("controller", 0))
-        if controller is not None and ("controller", 0) in self.lives:
+        if controller is not None and controller in taken:
             # It still counts those that died while nobody watched.
-            for _ in range(100):
-                if controller.line is not None:
-                    break
-                await asyncio.sleep(0.02)
             for number, uuid in controller.facts.get("engines", {}).items():
                 if int(number) not in here:
-                    controller.tell(lost=uuid)
+                    self.lost.tell(uuid)
+        if controller is not None:
+            self.leaving.choose(len(here) - self.record.engines)
         async with self.changing:
             self.add(self.record.engines - len(self.numbers() - self.leaving.numbers))
 

@@ -41,6 +41,20 @@ def password_for(home: Home, password: str | None) -> None:
         write_private(home.password, (password or secrets.token_urlsafe(18)) + "\n")
 
 
+def keep_engines(record: Record, home: Home) -> None:
+    """Note how many engines there shall be, for a new life of this container."""
+    write_private(home.scaled, json.dumps([record.engines_asked, record.engines]) + "\n")
+
+
+def kept_engines(home: Home, asked: int) -> int:
+    """How many engines there shall be where `asked` are: what was noted, if that was asked for then too."""
+    try:
+        before, count = json.loads(home.scaled.read_text())
+    except (OSError, ValueError, TypeError):
+        return asked
+    return count if before == asked and isinstance(count, int) else asked
+
+
 def write_files(record: Record, home: Home) -> None:
     """Write everything that the roles read; without a key (a viewer alone) nothing of a cluster."""
     home.logs.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -41,6 +41,11 @@ class Home:
         return self.kept / "password"
 
     @property
+    def scaled(self) -> Path:
+        """How many engines a part of a cluster was told to have since it was made."""
+        return self.kept / "engines.json"
+
+    @property
     def thin(self) -> Path:
         """The cluster's own environment, over the shared one."""
         return self.kept / "env"
@@ -97,6 +102,7 @@ class Record:
         roles: which roles run here; the others are elsewhere.
         controller: the name or address at which the controller is reached, and `bind` where it listens.
         curve: whether traffic is encrypted; on where it leaves this machine.
+        engines_asked: how many a part of a cluster was made for, before it was told another number.
         grace: seconds that an engine has to finish its task when it is to stop.
     """
 
@@ -128,6 +134,7 @@ class Record:
     controller: str = "127.0.0.1"
     bind: str = "127.0.0.1"
     curve: bool = False
+    engines_asked: int = 0
     grace: float = 30.0
 
     @property

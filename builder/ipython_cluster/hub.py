@@ -57,6 +57,7 @@ class Hub(hub.Hub):
         # What a supervisor on another host says, as one here does over the controller's channel.
         self.query_handlers["lost_request"] = self.lost_request
         self.query_handlers["leaving_request"] = self.leaving_request
+        self.query_handlers["busy_request"] = self.busy_request
 
     # -- engines ---------------------------------------------------------------------------------------
 
@@ -159,6 +160,11 @@ class Hub(hub.Hub):
         busy = [eid for eid in eids if eid is not None and self.is_busy(eid)]
         content = {"status": "ok", "busy": busy}
         self.session.send(self.query, "leaving_reply", content, parent=msg, ident=client_id)
+
+    def busy_request(self, client_id, msg):
+        """A supervisor elsewhere wants to know which engines have a task."""
+        content = {"status": "ok", "busy": [eid for eid in self.engines if self.is_busy(eid)]}
+        self.session.send(self.query, "busy_reply", content, parent=msg, ident=client_id)
 
     def is_busy(self, eid):
         """Whether an engine has a task, or has not yet said that it has none."""

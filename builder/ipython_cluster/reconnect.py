@@ -8,6 +8,7 @@ Costs one more question when a client is made, and does nothing on a cluster tha
 """
 
 import logging
+import socket
 import weakref
 from functools import partial
 
@@ -61,9 +62,24 @@ def controller_of(client, timeout):
     """The name of the controller behind a new client's query socket; None when it is not one of ours."""
     client.session.send(client._query_socket, "connection_request")
     if not client._query_socket.poll(timeout * 1000):
-        raise TimeoutError("Hub connection request timed out")
+        raise TimeoutError("Hub connection request timed out: " + trouble(client._config))
     _, msg = client.session.recv(client._query_socket, mode=0)
     return msg["content"].get("controller")
+
+
+def trouble(config):
+    """Why the controller of this connection file does not answer, in words."""
+    host, port = config["interface"].rpartition("://")[2], config["registration"]
+    where = "{}:{}".format(host, port)
+    try:
+        socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        return "there is no controller at {}: the name is not known".format(where)
+    try:
+        socket.create_connection((host, port), ASK_SECONDS).close()
+    except OSError:
+        return "there is no controller at {}: nothing listens".format(where)
+    return "the controller at {} does not answer: is it another cluster's, with another key?".format(where)
 
 
 class Watch:
