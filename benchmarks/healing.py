@@ -13,6 +13,7 @@ import http.cookiejar
 import json
 import os
 import queue
+import shutil
 import signal
 import statistics
 import subprocess
@@ -69,6 +70,14 @@ def ask(pids, seconds):
         time.sleep(0.02)
     return {"engines": {n: one for n, one in told.items() if n != "any"}, "seconds": time.monotonic() - begun}
 
+def first_time_long(path):
+    "What takes for ever, unless it has been begun before."
+    import os, time
+    if os.path.exists(path):
+        return "again"
+    open(path, "w").close()
+    time.sleep(600)
+
 rc = ipp.Client(timeout=60)
 busy = None
 print(json.dumps("ready"), flush=True)
@@ -81,8 +90,17 @@ for line in sys.stdin:
             rc[n].push({"kept": "%s-%d" % (do["value"], n)}, block=True)
         said = "pushed"
     elif do["do"] == "work":
-        busy = rc[do["engine"]].apply_async(time.sleep, 600)
-        time.sleep(0.3)
+        if do["how"] == "direct":
+            busy = rc[do["engine"]].apply_async(time.sleep, 600)
+        else:
+            targets = [do["engine"]]
+            if do["how"] == "retried":  # elsewhere, where something else runs first
+                targets.append((do["engine"] + 1) % len(rc.ids))
+                rc.load_balanced_view(targets=targets[1:]).apply_async(time.sleep, 3)
+            view = rc.load_balanced_view(targets=targets)
+            view.retries = len(targets) - 1
+            busy = view.apply_async(first_time_long, do["path"])
+        time.sleep(0.5)
         said = "working"
     else:
         try:
@@ -234,6 +252,10 @@ class Cluster:
             time.sleep(POLL)
         return None
 
+    def remove_files(self) -> None:
+        """All that the controller has written and read."""
+        shutil.rmtree(self.home.ipython / "profile_default")
+
     def scheduler(self, port: str) -> int | None:
         """The child of the controller that listens at the port of this name."""
         said = json.loads((self.home.security / "ipcontroller-client.json").read_text())
@@ -277,7 +299,9 @@ class Kill:
 
     Attributes:
         victims: the members that run number N kills.
-        busy: whether the engine is in the middle of a task.
+        busy: what the engine is in the middle of: a ``direct`` task, one that was ``balanced``, or one that
+            may be ``retried``.
+        harm: what is done just before the kill.
         child: whether a child of the victim is killed in its place.
         seconds: of each run; None where it was not back in time.
         lost: what of each run was not as before.
@@ -285,7 +309,8 @@ class Kill:
 
     name: str
     victims: Callable[[int], list[Name]]
-    busy: bool = False
+    busy: str = ""
+    harm: Callable[[Cluster], object] = lambda cluster: None
     child: bool = False
     seconds: list[float | None] = field(default_factory=list)
     lost: list[list[str]] = field(default_factory=list)
@@ -326,13 +351,18 @@ def kinds(quick: bool) -> list[Kill]:
         return [idle, pool]
     return [
         idle,
-        Kill("engine in mid-task", engine(1), busy=True),
+        Kill("engine in mid-task", engine(1), busy="direct"),
         Kill("controller", one("controller")),
+        Kill("engine with a load-balanced task", engine(2), busy="balanced"),
+        Kill("engine with one that has a retry left", engine(3), busy="retried"),
         Kill("viewer", one("viewer")),
         pool,
         Kill("supervisor, then `up`", one("supervisor")),
+        Kill("controller, all its files removed", one("controller"), harm=Cluster.remove_files),
         Kill("engine and pool at once", engine(2, "pool")),
         Kill("a scheduler of the controller", one("controller"), child=True),
+        Kill("controller, and an engine in mid-task", engine(1, "controller"), busy="balanced"),
+        Kill("supervisor and engine at once, then `up`", engine(0, "supervisor")),
         Kill("controller, pool, engine and viewer at once", engine(3, "controller", "pool", "viewer")),
     ]
 
@@ -358,7 +388,7 @@ class Healing:
         """Kill, wait, look."""
         self.count += 1
         victims = kill.victims(run)
-        self.settle([] if kill.child or victims == [("supervisor", 0)] else victims)
+        self.settle([] if kill.child else [name for name in victims if name != ("supervisor", 0)])
         client = self.cluster.open()
         before = self.cluster.pids()
         value = f"v{self.count}"
@@ -366,7 +396,8 @@ class Healing:
             client("push", value=value)
             number = next((number for role, number in victims if role == "engine"), None)
             if kill.busy:
-                client("work", engine=number)
+                path = str(self.cluster.folder / f".begun-{self.count}")
+                client("work", engine=number, how=kill.busy, path=path)
         except TimeoutError as error:
             sys.exit(f"before the kill of {kill.name}: {error}")
         port = SCHEDULERS[run % len(SCHEDULERS)]
@@ -380,11 +411,12 @@ class Healing:
                 return self.cluster.scheduler(port) not in (None, child)
             return all(now.get(name) not in (None, before[name]) for name in victims)
 
+        kill.harm(self.cluster)
         for pid in [child] if child is not None else [before[name] for name in victims]:
             os.kill(pid, signal.SIGKILL)
         began = time.monotonic()
-        if victims == [("supervisor", 0)]:
-            while processes.alive(before[victims[0]]):
+        if ("supervisor", 0) in victims:
+            while processes.alive(before["supervisor", 0]):
                 time.sleep(POLL)
             began = time.monotonic()
             with self.cluster.typed():
@@ -404,6 +436,8 @@ class Healing:
         """What is not as it was, and what is, in words."""
         lost: list[str] = []
         kept: list[str] = []
+        if ("viewer", 0) in victims:
+            kept.append("not the kernels of open notebooks")
 
         def check(holds: bool, what: str) -> None:
             (kept if holds else lost).append(what)
@@ -414,12 +448,15 @@ class Healing:
         others = [name for name in before if name not in victims]
         told: dict[str, Any] = {}
         try:
-            said = client("look", pids=pids)
-            told = said["engines"]
-            slow = said["seconds"]
+            seen = client("look", pids=pids)
+            told = seen["engines"]
+            slow = seen["seconds"]
             if kill.busy:
-                failed = client("result")
-                check(failed == "EngineError", f"its task failed with {failed}")
+                said = client("result")
+                if kill.busy == "retried":
+                    check(said == "'again'", f"its task ran again, with {said}")
+                else:
+                    check(said == "EngineError", f"its task failed with {said}")
         except TimeoutError:
             slow = 0.0
         if {number: one[0] for number, one in told.items()} == pids:
