@@ -75,14 +75,14 @@ $(1)/bin/pip --disable-pip-version-check install --quiet 'uv>=0.8' && \
 $(1)/bin/uv pip install --quiet --python $(1)/bin/python --editable $(3)
 endef
 
-# The suite on the oldest Python, without what is slow and the same on every one.
+# The suite on the oldest Python: of what is slow, only a part, which starts clusters for every role and verb.
 .PHONY: oldest
 ifeq ($(or $(OLDEST),none),$(or $(NEWEST),none))
 oldest:
 	@echo "Python 3.11 is the newest here, or not here: the quick tests run once"
 else
 oldest: .venv-oldest/.dev
-	.venv-oldest/bin/pytest -n auto --maxprocesses 4 -m 'not slow'
+	.venv-oldest/bin/pytest -n auto --maxprocesses 4 -m 'not slow or oldest'
 endif
 
 # CI=true promises that nothing is skipped for want of a system package. Only what is missing is installed.

@@ -23,7 +23,7 @@ _HEAD = """\
 
 Results go to stdout, progress goes to stderr. [Exit codes](exit-codes.md) say what kind of failure it was.
 
-Every verb has `-h` and `--help`, and these two:
+Every verb has `-h` and `--help`, and these two (`logs` and `console` without `--json`: their output is text):
 
 | option | meaning |
 |---|---|

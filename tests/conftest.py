@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -192,7 +192,7 @@ def shared_repos() -> Path:
     return REPOS
 
 
-def missing(what: str) -> None:
+def missing(what: str) -> NoReturn:
     """Skip because `what` is missing; where CI=true promises that everything is there, fail."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what} is missing, and with CI=true nothing may be")
@@ -204,7 +204,6 @@ def require(tool: str) -> str:
     found = shutil.which(tool)
     if found is None:
         missing(tool)
-    assert found is not None
     return found
 
 
@@ -221,7 +220,7 @@ def python_of() -> Callable[[str], Path]:
         for one in _interpreters():
             if one.version.startswith(f"{version}."):
                 return one.path
-        pytest.skip(f"Python {version} is missing on this machine")
+        missing(f"Python {version}")
 
     return find
 

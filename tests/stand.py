@@ -33,19 +33,22 @@ class Stand:
 
     Attributes:
         folder: all that is written lies below it.
+        link: what links its parts.
         security: the connection files and the journal of tasks.
         processes: role and number -> the process that has it, or had it last.
         facts: role and number -> what that process has said of itself.
     """
 
-    def __init__(self, folder: Path, *, host: str = "127.0.0.1") -> None:
-        """`host` is the address where the controller listens."""
+    def __init__(self, folder: Path, *, host: str = "127.0.0.1", curve: bool = False) -> None:
+        """`host` is the address where the controller listens; with `curve` all traffic is encrypted."""
         self.folder = folder
         self.security = folder / "ipython" / "profile_default" / "security"
         self.logs = folder / "logs"
         self.logs.mkdir(parents=True)
-        link = cluster.Link("stand", os.urandom(32), host=host, bind=host, first_port=ports.block(()))
-        for name, text in cluster.connection_files(link).items():
+        self.link = cluster.Link(
+            "stand", os.urandom(32), host=host, bind=host, first_port=ports.block(()), curve=curve
+        )
+        for name, text in cluster.connection_files(self.link).items():
             write_private(self.security / name, text)
         self.processes: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
         self.facts: dict[tuple[str, int], dict[str, Any]] = {}

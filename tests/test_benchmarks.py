@@ -55,7 +55,9 @@ def table(said: str) -> set[str]:
 @pytest.mark.parametrize("name", CASES)
 def test_it_runs_and_prints_its_table(name: str, home: Home) -> None:
     said = run(home, name)
+    assert "MISSED" not in said
     assert table(said) == CASES[name], said
+    assert "MISSED" not in said
 
 
 @pytest.mark.timeout(1800)
@@ -96,7 +98,7 @@ def test_results_as_json(home: Home) -> None:
     (case,) = said["cases"]
     assert case["peer_median"] > 0
     assert case["our_median"] > 0
-    assert case["met"] in (True, False)
+    assert (case["bar"], case["met"]) == (None, None), "of a job this small nothing was promised"
 
 
 def test_each_benchmark_is_in_the_readme() -> None:

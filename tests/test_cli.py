@@ -53,16 +53,23 @@ def test_every_verb_explains_itself(cli: Cli, verb: str) -> None:
     # A sentence, then the options that every verb has.
     assert rest.strip().split("\n")[0].strip()[0].isupper()
     if verb != "s2i":  # a group: its own verbs have them, where they make sense
-        assert "--json" in rest
+        assert ("--json" in rest) == (verb not in ("logs", "console")), "they print no object"
         assert "--progress" in rest
     assert said.stderr == ""
     # The table shows what the verb itself says in short.
     assert table.cli.get_command(None, verb).short_help == table.VERBS[verb]  # type: ignore[union-attr,arg-type]
 
 
-@pytest.mark.parametrize("verb", ["up", "run", "check", "lock"])
-def test_the_larger_verbs_teach_by_example(cli: Cli, verb: str) -> None:
+@pytest.mark.parametrize("verb", [name for name in table.VERBS if name != "s2i"])
+def test_verbs_teach_by_example(cli: Cli, verb: str) -> None:
     assert f"ipython-builder {verb} " in cli(verb, "--help").stdout.partition("Examples:")[2]
+
+
+@pytest.mark.parametrize("words", [["console", "a", "--json"], ["logs", "--json"]])
+def test_what_prints_text_has_no_object(cli: Cli, words: list[str]) -> None:
+    said = cli(*words)
+    assert said.rc == 2
+    assert "--json" in said.json["error"]["message"]
 
 
 def test_version(cli: Cli) -> None:
@@ -107,6 +114,9 @@ def test_a_typo_is_answered_with_the_nearest_verb(cli: Cli, typed: str, meant: s
         (["down", "--all", "a"], "exclude each other"),
         (["up", "--upload-pack=/bin/sh"], "--upload-pack"),
         (["up", ".", "--ref", "-x"], "begins with '-'"),
+        (["up", ".", "--ref=--upload-pack=x"], "give a branch, a tag or a commit's hash"),
+        (["down", "nobody", "either"], "nobody"),
+        (["up", ".", "--with", "six @ https://me:s3cret@host/six.whl"], "netrc"),
         (["up", "ext::sh -c id"], "remote helper"),
     ],
 )
@@ -207,8 +217,91 @@ def test_completion_knows_verbs_and_labels(cli: Cli, home: Home) -> None:
     environ = {"_IPYTHON_BUILDER_COMPLETE": "bash_complete", "COMP_CWORD": "1"}
     verbs = cli(env=environ | {"COMP_WORDS": "ipython-builder st"}).stdout
     assert verbs.split() == ["plain,status"]
-    labels = cli(env=environ | {"COMP_WORDS": "ipython-builder down t", "COMP_CWORD": "2"}).stdout
-    assert labels.split() == ["plain,thesis"]
+    for words in ("down", "scale", "run", "console", "logs", "status", "password"):
+        typed = environ | {"COMP_WORDS": f"ipython-builder {words} t", "COMP_CWORD": "2"}
+        assert cli(env=typed).stdout.split() == ["plain,thesis"], words
+    (home.clusters / "thesis" / "logs").mkdir()
+    for name in ("node", "engine-0", "engine-1"):
+        (home.clusters / "thesis" / "logs" / f"{name}.log").write_text(f"of {name}\n")
+    roles = cli(env=environ | {"COMP_WORDS": "ipython-builder logs thesis ", "COMP_CWORD": "3"}).stdout
+    assert roles.split() == ["plain,engine", "plain,engine-0", "plain,engine-1", "plain,supervisor"]
+    nearest = cli("logs", "thesis", "enginee")
+    assert (nearest.rc, "did you mean engine?" in nearest.stderr) == (2, True)
+    (home.clusters / "course").rmdir()
+    assert cli("logs", "engine-1", check=True).stdout == "of engine-1\n"
+
+
+def test_a_label_that_is_not_there_is_said_once(cli: Cli) -> None:
+    said = cli("down", "nobody")
+    assert said.rc == 2
+    assert said.stderr.count("there is no cluster") == 1
+
+
+def test_several_labels_go_down_at_once(cli: Cli, home: Home) -> None:
+    for label in ("one", "two", "three"):
+        (home.clusters / label).mkdir(parents=True)
+    assert cli("down", "one", "three", "--json", check=True).json["down"] == ["one", "three"]
+    assert [path.name for path in home.clusters.glob("[!.]*")] == ["two"]
+
+
+ELSEWHERE = """
+import signal, sys
+sys.platform = "darwin"
+del signal.SIGHUP
+sys.modules["fcntl"] = None
+from ipython_builder.cli import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["up", "/no/such/folder"],
+        ["ls"],
+        ["status"],
+        ["down", "--all"],
+        ["prune"],
+        ["logs"],
+        ["scale", "a", "1"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_elsewhere_than_on_linux_verbs_say_so(words: list[str], home: Home) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", ELSEWHERE, *words], env=home.environ, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "need Linux" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [["--help"], ["up", "--help"], ["check", "."], ["lock", "--help"]])
+def test_elsewhere_than_on_linux_some_work(words: list[str], home: Home, tmp_path: Path) -> None:
+    (tmp_path / "repository").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", ELSEWHERE, *words],
+        env=home.environ, capture_output=True, text=True, cwd=tmp_path / "repository",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_in_a_clusters_own_terminal_its_label_is_nobodys_wish(cli: Cli, home: Home) -> None:
+    inside = {"IPYTHON_CLUSTER_LABEL": "Not-Allowed", "IPYTHON_USER_LABEL": "Nor-This"}
+    assert cli("up", "/no/such/folder", env=inside).rc == 2
+    said = cli("up", "/no/such/folder", env=inside | {"IPYTHON_CLUSTER_HOME": str(home.clusters / "main")})
+    assert said.rc == 3, "nothing is said of the labels"
+
+
+def test_a_cache_that_cannot_be_made(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "repository").mkdir()
+    cache = tmp_path / "file" / "cache"
+    said = cli("up", tmp_path / "repository", env={"IPYTHON_BUILDER_CACHE_DIR": str(cache)})
+    assert said.rc == 1
+    assert f"the cache {cache} cannot be made" in said.stderr
+    assert "IPYTHON_BUILDER_CACHE_DIR" in said.stderr
+    assert "space" not in said.stderr
 
 
 def test_the_installed_command_is_this_one(home: Home) -> None:

@@ -19,7 +19,7 @@ import pytest
 import zmq
 from jupyter_client.session import Session
 
-from tests.conftest import require
+from tests.conftest import missing, require
 from tests.stand import MB, Stand, resident, stand
 from tests.workbench import until
 
@@ -122,7 +122,7 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
-        pytest.skip(f"only root may mount a file system, and only where it may: {done.stderr.strip()}")
+        missing(f"the right to mount a file system ({done.stderr.strip()})")
     try:
         yield
     finally:
@@ -210,7 +210,7 @@ class Cable:
         except (subprocess.CalledProcessError, OSError, AssertionError) as problem:
             self.close()
             said = getattr(problem, "stderr", None) or problem
-            pytest.skip(f"only root may make network namespaces, and only where it may: {said}")
+            missing(f"the right to make a network namespace ({said})")
 
     def ip(self, *words: str, far: bool = False) -> None:
         command = [*(self.before if far else []), "ip", *words]
@@ -295,7 +295,7 @@ def test_connections_that_only_one_end_believes_in(cable: Cable, tmp_path: Path)
         work = Interrupted(there, tmp_path / "mark")
         cable.pull()
         if not cable.forget():
-            pytest.skip("this kernel ends no connections of others (CONFIG_INET_DIAG_DESTROY)")
+            missing("a kernel that ends connections of others (CONFIG_INET_DIAG_DESTROY)")
         work.submit()
         time.sleep(2)
         cable.plug()
@@ -323,9 +323,7 @@ def test_a_client_whose_connections_break(there: Stand) -> None:
             check=True, capture_output=True, text=True,
         )  # fmt: skip
         if not done.stdout:
-            pytest.skip(
-                "only root may end connections, and only where the kernel has CONFIG_INET_DIAG_DESTROY"
-            )
+            missing("the right to end connections, or CONFIG_INET_DIAG_DESTROY in the kernel")
         results = [got(task) for task in tasks]
         assert len([one for one in results if not isinstance(one, str)]) >= 20
     assert rc.ids == [0, 1]

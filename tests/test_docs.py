@@ -137,3 +137,11 @@ def test_every_key_of_the_configuration_is_described() -> None:
 @pytest.mark.parametrize("path", sorted(DOCS.rglob("*.png")), ids=names)
 def test_pictures_are_small(path: Path) -> None:
     assert path.stat().st_size < 250_000
+
+
+def test_every_module_has_its_place_in_the_shape() -> None:
+    text = (CHECKOUT / "CONTRIBUTING.md").read_text()
+    drawn = text.partition("`builder/ipython_builder/`:")[2].partition("`builder/ipython_cluster/`")[0]
+    shape = set(re.findall(r"\w+", drawn))
+    there = {path.stem for path in (CHECKOUT / "builder" / "ipython_builder").glob("[a-z]*")}
+    assert there - {"locks", "py"} <= shape

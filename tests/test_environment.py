@@ -648,6 +648,16 @@ def test_an_old_claim_of_a_cluster_that_has_moved_on_holds_nothing(make: Made, t
     assert prune(make) == [env.key]
 
 
+def test_prune_leaves_no_list_of_claims_on_what_is_gone(make: Made, tmp_path: Path) -> None:
+    made = make()
+    owner = tmp_path / "owner"
+    owner.mkdir()
+    environment.claim(made, make.settings, owner)
+    shutil.rmtree(owner)
+    assert environment.prune(make.settings, Reporter()) == [made.path]
+    assert list((make.settings.cache_dir / "environments" / "claims").iterdir()) == []
+
+
 def test_prune_waits_for_who_is_making_one(make: Made) -> None:
     """An environment without its marker may be half made, or in the making: the lock tells which."""
     process = ensure_elsewhere(make, SIX)

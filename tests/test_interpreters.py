@@ -14,6 +14,7 @@ from packaging.specifiers import SpecifierSet
 from ipython_builder import interpreters
 from ipython_builder.errors import RepositoryError, UsageError
 from ipython_builder.settings import Settings
+from tests.conftest import missing
 
 PLAIN = Settings(cache_dir=Path("/c"), state_dir=Path("/s"), data_dir=Path("/d"))
 RUNNING = "{}.{}".format(*sys.version_info)
@@ -52,7 +53,7 @@ def test_another_version_is_found_and_is_what_it_says(version: str, python_of: C
 def test_the_newest_that_satisfies_wins() -> None:
     older = [one for one in interpreters.installed() if one.minor < sys.version_info.minor]
     if not older:
-        pytest.skip("no Python older than the running one is on this machine")
+        missing("a Python older than the running one")
     found = interpreters.find(f"<{RUNNING}", PLAIN)
     assert found.minor == max(one.minor for one in older)
 

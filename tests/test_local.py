@@ -52,6 +52,7 @@ def counts(cli: Cli) -> tuple[int, int]:
     return engines["requested"], engines["registered"]
 
 
+@pytest.mark.oldest
 def test_from_a_folder_to_a_notebook_that_computes(cli: Cli, folder: Path, home: Home) -> None:
     made = up(cli, folder, "-n", "2", "--label", "main")
     for key in ("label", "url", "password", "viewer", "controller", "engines", "environment", "seconds"):
@@ -121,6 +122,7 @@ def test_a_live_picture_ends_as_its_last_state(cli: Cli, folder: Path) -> None:
     assert outputs(folder / "live.ipynb") == ["'two'", "y"]
 
 
+@pytest.mark.oldest
 def test_scale(cli: Cli, folder: Path) -> None:
     up(cli, folder, "-n", "1", "--label", "main")
     assert console(cli, "main", "rc[:].push({'x': 5}); print(rc.ids)").endswith("[0]")
@@ -148,6 +150,7 @@ def test_a_second_up_says_what_is_there(cli: Cli, folder: Path) -> None:
     assert (said.rc, "already a cluster of" in said.stderr) == (2, True)
 
 
+@pytest.mark.oldest
 def test_down_leaves_no_process_no_port_no_file(cli: Cli, folder: Path, home: Home) -> None:
     made = up(cli, folder, "-n", "2", "--label", "main")
     # A terminal's child that ignores being asked, in a session of its own, must go too.
@@ -256,6 +259,7 @@ def test_an_engine_that_is_killed_comes_back_under_its_id(cli: Cli, folder: Path
     assert console(cli, "main", code) == "[0, 1] 5 False"
 
 
+@pytest.mark.oldest
 def test_a_controller_that_is_killed_loses_nothing_that_lives_in_engines(cli: Cli, folder: Path) -> None:
     up(cli, folder, "-n", "2", "--label", "main")
     program = """
@@ -271,6 +275,7 @@ print(running.get(timeout=60), rc[:].pull('x', block=True), rc[:].apply_sync(os.
     assert console(cli, "main", "print(rc.ids, rc[:].pull('x', block=True))") == "[0, 1] [5, 5]"
 
 
+@pytest.mark.oldest
 def test_a_viewer_that_is_killed_comes_back_with_url_and_password(cli: Cli, folder: Path) -> None:
     made = up(cli, folder, "-n", "1", "--label", "main")
     os.kill(pid_of(cli, "main", "viewer"), signal.SIGKILL)
@@ -280,6 +285,7 @@ def test_a_viewer_that_is_killed_comes_back_with_url_and_password(cli: Cli, fold
     cli("run", "main", "main.ipynb", "--cells", "1-1", check=True)
 
 
+@pytest.mark.oldest
 def test_a_supervisor_that_is_killed_is_noticed_and_put_right(cli: Cli, folder: Path, home: Home) -> None:
     made = up(cli, folder, "-n", "2", "--label", "main")
     os.kill(pid_of(cli, "main", "supervisor"), signal.SIGKILL)
@@ -333,6 +339,7 @@ def test_ctrl_c_leaves_nothing(cli: Cli, folder: Path, home: Home) -> None:
     assert not (home.clusters / "main").exists()
 
 
+@pytest.mark.oldest
 def test_an_up_that_is_killed_half_way_is_taken_up_or_put_away(cli: Cli, folder: Path, home: Home) -> None:
     process = cli.start("up", folder, "-n", "1", "--label", "main", "--progress", "plain")
     assert process.stderr is not None
@@ -351,6 +358,7 @@ def test_an_up_that_is_killed_half_way_is_taken_up_or_put_away(cli: Cli, folder:
     assert list(home.clusters.iterdir()) == []
 
 
+@pytest.mark.oldest
 @pytest.mark.parametrize("after", ["down", "up"])
 def test_a_killed_up_of_a_url_is_seen_and_put_away(after: str, cli: Cli, folder: Path, home: Home) -> None:
     hook = folder / ".ipython-builder" / "pre-build"

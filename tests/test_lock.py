@@ -14,6 +14,7 @@ from ipython_builder import lock, spec
 from ipython_builder.errors import BuilderError, RepositoryError, Unavailable
 from ipython_builder.events import Event, Reporter
 from ipython_builder.lock import LockResult
+from tests.conftest import missing
 
 # The home of a test shares one cache: pip-tools is installed once for each Python.
 pytestmark = pytest.mark.slow
@@ -202,16 +203,18 @@ def test_the_command_line(cli: Any, tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written(locking: Callable[..., LockResult], tmp_path: Path) -> None:
     if os.geteuid() == 0:
-        # Permissions do not stop root; an immutable folder would, where the filesystem has them.
+        # Permissions do not stop root; a file system that is read-only does.
         (tmp_path / "repo").mkdir()
-        (tmp_path / "repo" / "requirements.in").write_text("six\n")
-        if subprocess.run(["chattr", "+i", tmp_path / "repo"], capture_output=True, check=False).returncode:
-            pytest.skip("as root, and this filesystem has no immutable folders")
+        mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path / "repo"]
+        if subprocess.run(mount, capture_output=True, check=False).returncode:
+            missing("the right to mount a file system")
         try:
+            (tmp_path / "repo" / "requirements.in").write_text("six\n")
+            subprocess.run(["mount", "-o", "remount,ro", tmp_path / "repo"], check=True)
             with pytest.raises(BuilderError, match="cannot be written"):
                 locking(None)
         finally:
-            subprocess.run(["chattr", "-i", tmp_path / "repo"], check=True)
+            subprocess.run(["umount", "-l", tmp_path / "repo"], check=True)
         return
     (tmp_path / "repo").mkdir()
     (tmp_path / "repo" / "requirements.in").write_text("six\n")

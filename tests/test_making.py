@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
 from ipython_builder import record, source
-from ipython_builder.errors import RepositoryError
+from ipython_builder.errors import BuilderError, RepositoryError
 from ipython_builder.events import Reporter
 from ipython_builder.platforms.base import Up
 from ipython_builder.platforms.making import Maker
@@ -75,6 +76,15 @@ def test_a_folder_in_the_repository_has_the_roots_settings(workshop: Workshop) -
     notebook(workshop.root / "course" / "three.ipynb", "import psutil")
     workshop.settings("[pool]\npreload = ['tornado.web']\n")
     assert workshop.up(context_dir="course").preload == ("psutil", "tornado.web")
+
+
+def test_a_port_in_use_is_found_before_anything_is_installed(workshop: Workshop) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(BuilderError, match="is in use"):
+            workshop.up(port=taken.getsockname()[1])
+    assert set(workshop.maker.reporter.seconds) == {"source"}
 
 
 def test_a_fault_is_found_before_anything_is_installed(workshop: Workshop) -> None:

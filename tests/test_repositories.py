@@ -11,7 +11,7 @@ import pytest
 import uv
 
 from tests.conftest import Cli, Home
-from tests.workbench import console, notebook
+from tests.workbench import console, git, notebook
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +49,7 @@ def test_up(name: str, cli: Cli, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.oldest
 def test_uv_lock(cli: Cli, home: Home, tmp_path: Path) -> None:
     folder = tmp_path / "locked"
     notebook(folder / "one.ipynb", "import six")
@@ -97,6 +98,33 @@ def test_the_repositorys_own_jupyterlab_serves(cli: Cli, tmp_path: Path) -> None
     command = Path(f"/proc/{made['viewer']['pid']}/cmdline").read_bytes().split(b"\0")[0].decode()
     assert command == str(tmp_path / "home/state/ipython-builder/clusters/main/kept/env/bin/python")
     cli("run", "main", "one.ipynb", check=True)
+
+
+@pytest.mark.parametrize("cloned", [False, True], ids=["folder", "url"])
+def test_a_package_of_the_repository_is_left_as_it_is(
+    cloned: bool, cli: Cli, home: Home, tmp_path: Path
+) -> None:
+    """setuptools builds beside its sources: that would be dirt, a changed environment, and work to be kept."""
+    folder = tmp_path / "lab"
+    notebook(folder / "one.ipynb", "import lab")
+    (folder / "pyproject.toml").write_text('[project]\nname = "lab"\nversion = "1"\n')
+    (folder / "lab.py").write_text("answer = 42\n")
+    (folder / "requirements.txt").write_text(".\n")
+    git(folder, "init", "-q")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "one")
+    words = ("up", folder.as_uri() if cloned else str(folder), "-n", "1", "--label", "main", "--json")
+    first = cli(*words, check=True).json
+    again = cli(*words, check=True)
+    assert again.json["viewer"]["pid"] == first["viewer"]["pid"]
+    assert "installing" not in again.stderr
+    assert console(cli, "main", "print(rc[0].apply_sync(lambda: __import__('lab').answer))") == "42"
+    cli("check", folder, "--resolve", check=True)
+    dirt = git(folder, "status", "--porcelain", "--ignored").splitlines()
+    assert [line for line in dirt if "__pycache__" not in line] == [], (
+        "bytecode is the engines', who import it"
+    )
+    assert cli("down", "main", "--json", check=True).json["kept"] == {}
 
 
 FAULTS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {

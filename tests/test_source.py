@@ -22,6 +22,7 @@ import pytest
 from ipython_builder import settings, source
 from ipython_builder.errors import BuilderError, RepositoryError, Unavailable
 from ipython_builder.events import Event, Reporter
+from tests.conftest import require
 
 HERE = Path(__file__).parent
 REPOS = Path(os.environ.get("IPYTHON_BUILDER_TEST_REPOS") or HERE.parent / "../shared/repos")
@@ -608,14 +609,13 @@ def test_nobody_there(tmp_path: Path, url: str) -> None:
     assert not (tmp_path / "c").exists()
 
 
-@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not on PATH: no certificate can be made")
 def test_own_authority(server: Server, repository: Path, tmp_path: Path) -> None:
     """A certificate that nobody knows is refused, and accepted with the authority that signed it."""
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     words = (
         "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
     )
-    made = ["openssl", *words.split(), "-keyout", str(key), "-out", str(certificate)]
+    made = [require("openssl"), *words.split(), "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(made, check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)

@@ -56,7 +56,9 @@ class Address:
         return str(path) if self.local and path.is_file() else self.url
 
 
-def judge_text(what: str, text: str, shown: str) -> None:
+def judge_text(
+    what: str, text: str, shown: str, hint: str = "for a folder of that name, write ./ before it"
+) -> None:
     """Refuse what could be read as an option, or cannot be shown.
 
     Raises:
@@ -65,7 +67,7 @@ def judge_text(what: str, text: str, shown: str) -> None:
     if not text:
         raise UsageError(f"{what} is empty", "give a folder or a git URL")
     if text.startswith("-"):
-        raise UsageError(f"{what} begins with '-': {shown}", "for a folder of that name, write ./ before it")
+        raise UsageError(f"{what} begins with '-': {shown}", hint)
     if any(ord(c) < 32 or 127 <= ord(c) < 160 or 0xD800 <= ord(c) < 0xE000 for c in text):
         raise UsageError(f"{what} has characters in it that cannot be seen or are no text: {shown!a}")
     # git's own rule for what is a remote helper, in transport.c; helpers run commands.
@@ -118,7 +120,7 @@ def without_credentials(url: str) -> str:
 
 def judge_ref(ref: str) -> str:
     """git-check-ref-format's rules; a commit's hash passes them too."""
-    judge_text("the ref", ref, ref)
+    judge_text("the ref", ref, ref, "give a branch, a tag or a commit's hash")
     parts = ref.split("/")
     bad = any(not part or part.startswith(".") or part.endswith((".", ".lock")) for part in parts)
     if bad or not _REF.fullmatch(ref) or ".." in ref or "@{" in ref or ref == "@":

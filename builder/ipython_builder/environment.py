@@ -125,6 +125,12 @@ def prune(settings: Settings, reporter: Reporter) -> list[Path]:
                 continue
             remove(path)
         removed.append(path)
+    for claims in list((root / "claims").iterdir()) if (root / "claims").is_dir() else []:
+        if not (root / claims.name).is_dir() and not _claimed(claims):
+            try:
+                claims.rmdir()
+            except OSError:
+                pass  # somebody claims it in this moment, and will see that it is gone
     requests = root / "requests"
     for pointer in list(requests.iterdir()) if requests.is_dir() else []:
         if pointer.suffix == "" and pointer.is_file() and not (root / pointer.read_text().strip()).is_dir():
@@ -219,9 +225,12 @@ def _in_cache(settings: Settings) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        elsewhere = "set IPYTHON_BUILDER_CACHE_DIR to a folder that can be written to"
+        why = error.strerror or str(error)
+        if not settings.cache_dir.is_dir():
+            raise BuilderError(f"the cache {settings.cache_dir} cannot be made: {why}", elsewhere) from error
         raise BuilderError(
-            f"{error.filename or settings.cache_dir}: {error.strerror or error}",
-            "free some space there, or set IPYTHON_BUILDER_CACHE_DIR to a folder that can be written to",
+            f"{error.filename or settings.cache_dir}: {why}", f"free some space there, or {elsewhere}"
         ) from error
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 
 from ipython_builder.errors import UsageError
@@ -29,9 +30,19 @@ def files(folder: Path, role: str | None) -> list[Path]:
     name = {"supervisor": "node"}.get(role, role)
     chosen = [path for path in found if path.stem == name or path.stem.partition("-")[0] == name]
     if not chosen:
-        there = sorted({path.stem.partition("-")[0].replace("node", "supervisor") for path in found})
-        raise UsageError(f"no log of {role!r}", f"there are logs of {', '.join(there) or 'nothing yet'}")
+        roles = [name for name in names(folder) if "-" not in name]
+        near = get_close_matches(role, roles, 1) if role.rstrip("-").isalpha() else []
+        said = (
+            f"did you mean {near[0]}?" if near else f"there are logs of {', '.join(roles) or 'nothing yet'}"
+        )
+        raise UsageError(f"no log of {role!r}", said)
     return chosen
+
+
+def names(folder: Path) -> list[str]:
+    """What `files` takes: roles that have a log, and members of those that have several."""
+    stems = {path.stem for path in folder.glob("*.log")}
+    return sorted({stem.partition("-")[0].replace("node", "supervisor") for stem in stems} | stems - {"node"})
 
 
 def lines(folder: Path, role: str | None, *, follow: bool = False, last: int = 200) -> Iterator[str]:

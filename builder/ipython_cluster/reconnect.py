@@ -68,9 +68,9 @@ def controller_of(client, timeout):
 
 
 def trouble(config):
-    """Why the controller of this connection file does not answer, in words."""
-    host, port = config["interface"].rpartition("://")[2], config["registration"]
-    where = "{}:{}".format(host, port)
+    """Why the controller at a client's ``config["registration"]``, an URL, does not answer, in words."""
+    where = config["registration"].rpartition("://")[2]
+    host, _, port = where.rpartition(":")
     try:
         socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError:

@@ -98,8 +98,9 @@ def run(words: list[str]) -> int:
 
     as_json = "--json" in words
     # A closed terminal and a cancelled job end as Ctrl-C does: nothing is left running or half-made.
-    for sig in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(sig, _stop)
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no terminals that hang up
+            signal.signal(getattr(signal, name), _stop)
     try:
         result = cli.main(words, prog_name="ipython-builder", standalone_mode=False)
         return result if isinstance(result, int) else 0

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ipython_builder import settings as settings_module
-from ipython_builder.errors import BuilderError, UsageError
+from ipython_builder.errors import UsageError
 from ipython_builder.events import JsonSink, NullSink, PlainSink, Reporter, Sink
 from ipython_builder.settings import Settings
 
 if TYPE_CHECKING:
-    from ipython_builder.platforms.local import Local
+    from ipython_builder.platforms.base import Platform
+    from ipython_builder.platforms.table import Everywhere
 
 PROGRESS = ("auto", "plain", "json", "none")
 
@@ -54,8 +55,13 @@ class Context:
 
 def verb(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command `--json`, `--progress`, and a `Context` as its first argument."""
+    as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+    return as_json(verb_of_text(function))
 
-    @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+
+def verb_of_text(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for a command whose result is no object: without `--json`."""
+
     @click.option(
         "--progress",
         type=click.Choice(PROGRESS),
@@ -64,7 +70,7 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
         help="How progress is shown.",
     )
     @functools.wraps(function)
-    def wrapped(*args: Any, as_json: bool, progress: str, **kwargs: Any) -> Any:
+    def wrapped(*args: Any, progress: str, as_json: bool = False, **kwargs: Any) -> Any:
         context = Context(settings_module.load(), Reporter(_sink(progress)), as_json)
         return function(context, *args, **kwargs)
 
@@ -117,28 +123,26 @@ def _sink(progress: str) -> Sink:
     return PlainSink()
 
 
-def platform(context: Context) -> Local:
-    """The platform that a verb works on.
+def platform(context: Context) -> Everywhere:
+    """All platforms: a cluster is found where it runs.
 
     Raises:
-        BuilderError: this is not Linux, whose /proc, process groups and sockets a cluster here needs.
+        BuilderError: this is not Linux.
     """
-    if not sys.platform.startswith("linux"):
-        raise BuilderError(
-            f"clusters on one's own machine need Linux, and this is {sys.platform}",
-            "here `check` and `lock` work; run the rest in a Linux machine or container",
-        )
-    from ipython_builder.platforms.local import Local
+    from ipython_builder.platforms.base import need_linux
 
-    return Local(context.settings, context.reporter)
+    need_linux()
+    from ipython_builder.platforms.table import Everywhere
+
+    return Everywhere(context.settings, context.reporter)
 
 
 def label_argument(function: Callable[..., Any]) -> Callable[..., Any]:
     """LABEL; it may be left out where there is only one cluster."""
-    return click.argument("label", required=False, shell_complete=_complete_label)(function)
+    return click.argument("label", required=False, shell_complete=complete_label)(function)
 
 
-def which(local: Local, label: str | None) -> str:
+def which(local: Platform, label: str | None) -> str:
     """`label`, or the only cluster there is.
 
     Raises:
@@ -154,6 +158,21 @@ def which(local: Local, label: str | None) -> str:
     raise UsageError(f"which of {len(labels)} clusters?", f"name one: {', '.join(labels)}")
 
 
-def _complete_label(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    context = Context(settings_module.load(), Reporter(), False)
-    return [label for label in platform(context).labels() if label.startswith(incomplete)]
+def complete_label(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The labels there are that begin so."""
+    return [label for label in _here().labels() if label.startswith(incomplete)]
+
+
+def complete_role(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The roles that have logs in the cluster that was named before, or in the only one."""
+    local = _here()
+    labels = local.labels()
+    label = ctx.params.get("label")
+    if label not in labels and len(labels) == 1:
+        label = labels[0]
+    names = local.log_names(label) if label in labels else []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _here() -> Everywhere:
+    return platform(Context(settings_module.load(), Reporter(), False))

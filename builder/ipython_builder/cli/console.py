@@ -7,23 +7,32 @@ import sys
 
 import click
 
-from ipython_builder.cli.common import Context, platform, verb
-from ipython_builder.errors import BuilderError
+from ipython_builder.cli.common import Context, complete_label, platform, verb_of_text
+from ipython_builder.errors import BuilderError, UsageError
+
+EPILOG = """\b
+Examples:
+  ipython-builder console thesis
+  ipython-builder console thesis -c 'print(rc.ids)'
+  ipython-builder console thesis script.py --its-own-option
+"""
 
 
 @click.command(
-    "console", short_help="Open an IPython with the cluster behind it",
+    "console", epilog=EPILOG, short_help="Open an IPython with the cluster behind it",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )  # fmt: skip
-@click.argument("label")
+@click.argument("label", shell_complete=complete_label)
 @click.argument("words", nargs=-1, metavar="[IPYTHON ARGUMENTS]...")
-@verb
+@verb_of_text
 def command(context: Context, label: str, words: tuple[str, ...]) -> None:
     """Open an IPython in the environment and folder of the cluster LABEL.
 
     `rc` is the client, `view` all engines, `lview` the load-balanced view. Whatever follows LABEL is handed
     to IPython: `ipython-builder console x7k2q -c 'print(rc.ids)'`, or the name of a script.
     """
+    if words[:1] == ("--json",):
+        raise UsageError("console has no --json: it becomes an IPython", "print what you need: -c 'print(…)'")
     console = platform(context).console(label, words)
     try:
         os.chdir(console.cwd)

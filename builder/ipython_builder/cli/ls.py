@@ -6,8 +6,14 @@ import click
 
 from ipython_builder.cli.common import Context, platform, verb
 
+EPILOG = """\b
+Examples:
+  ipython-builder ls
+  ipython-builder ls --json | jq -r '.[] | select(.state == "ready") | .label'
+"""
 
-@click.command("ls", short_help="List the clusters of this machine")
+
+@click.command("ls", epilog=EPILOG, short_help="List the clusters of this machine")
 @verb
 def command(context: Context) -> None:
     """List the clusters of this machine: label, state, engines, URL and source."""

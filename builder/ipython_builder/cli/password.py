@@ -6,8 +6,14 @@ import click
 
 from ipython_builder.cli.common import Context, label_argument, platform, verb, which
 
+EPILOG = """\b
+Examples:
+  ipython-builder password                   of the only cluster
+  ipython-builder password thesis | xclip
+"""
 
-@click.command("password", short_help="Show the viewer's password")
+
+@click.command("password", epilog=EPILOG, short_help="Show the viewer's password")
 @label_argument
 @verb
 def command(context: Context, label: str | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ipython_builder.cli.common import Context, platform, verb
+from ipython_builder.cli.common import Context, complete_label, platform, verb
 from ipython_builder.errors import RepositoryError, UsageError
 
 EPILOG = """\b
@@ -20,7 +20,7 @@ Examples:
 
 
 @click.command("run", epilog=EPILOG, short_help="Execute a notebook in the running viewer")
-@click.argument("label")
+@click.argument("label", shell_complete=complete_label)
 @click.argument("notebook")
 @click.option(
     "-o",

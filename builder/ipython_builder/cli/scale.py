@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import click
 
-from ipython_builder.cli.common import Context, platform, verb
+from ipython_builder.cli.common import Context, complete_label, platform, verb
 from ipython_builder.events import counted
+
+EPILOG = """\b
+Examples:
+  ipython-builder scale thesis 16
+  ipython-builder scale thesis 0             no engine for now; notebook and controller stay
+"""
 
 
 # A negative number is an argument here and not an option, so that it is answered by what is wrong with it.
 @click.command(
-    "scale", short_help="Change the number of engines", context_settings={"ignore_unknown_options": True}
+    "scale",
+    epilog=EPILOG,
+    short_help="Change the number of engines",
+    context_settings={"ignore_unknown_options": True},
 )
-@click.argument("label")
+@click.argument("label", shell_complete=complete_label)
 @click.argument("n", type=int)
 @verb
 def command(context: Context, label: str, n: int) -> None:

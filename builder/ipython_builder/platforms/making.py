@@ -117,11 +117,14 @@ class Maker:
     def make(
         self, home: Home, request: Up, checkout: source.Checkout, before: Record | None = None
     ) -> Record:
-        """Read the repository, make both environments (side by side), choose ports."""
+        """Read the repository, choose ports, make both environments (side by side)."""
         asked = spec.read(checkout.root, top=checkout.path, extra=request.extra)
         imports.preload(asked)  # for its errors: after an installation they would come late
         for notice in asked.notices:
             self.reporter.warning(f"{notice.file}: {notice.message}" if notice.file else notice.message)
+        host = request.host or (before.viewer_host if before else self.settings.viewer_host)
+        ports.check_host(host)
+        viewer_port = self.viewer_port(host, request, before)
         hooks = asked.hooks if request.allow_hooks else ()
         self.run_hook(checkout, hooks, "pre-build")
         with ThreadPoolExecutor() as pool:
@@ -141,8 +144,6 @@ class Maker:
             if used:
                 environment.claim(used, self.settings, home.path)
         fork = request.fork if request.fork is not None else before.fork_asked if before else None
-        host = request.host or (before.viewer_host if before else self.settings.viewer_host)
-        ports.check_host(host)
         return Record(
             label=home.label,
             user=request.user or (before.user if before else cluster.random_label()),
@@ -161,7 +162,7 @@ class Maker:
             viewer_python=str((served.bin if served else home.thin / "bin") / "python"),
             viewer_module=asked.serves_itself or "jupyterlab",
             viewer_host=host,
-            viewer_port=self.viewer_port(host, request, before),
+            viewer_port=viewer_port,
             first_port=before.first_port
             if before
             else ports.block([made.first_port for made in self.others]),

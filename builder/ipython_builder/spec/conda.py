@@ -61,7 +61,7 @@ def read(asked: Asked, tree: Tree, relative: str) -> str:
         raise RepositoryError(
             f"{relative} asks for what only conda has: {', '.join(only_conda)}",
             f"put what pip can install into a requirements.txt, which speaks before {relative}; "
-            "system programs go into apt.txt",
+            "system programs have to be on the machine, or in the image, already",
         )
     asked.notice(
         relative,

@@ -85,7 +85,9 @@ def system_packages(asked: Asked, tree: Tree, folders: Sequence[str]) -> tuple[s
             if word not in found:
                 found.append(word)
     if found:
-        asked.notice(file, f"system packages are installed in image builds only: {' '.join(found)}")
+        asked.notice(
+            file, f"system packages are not installed, they have to be there already: {' '.join(found)}"
+        )
     return tuple(found)
 
 

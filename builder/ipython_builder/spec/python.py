@@ -57,13 +57,17 @@ def runtime_txt(asked: Asked, tree: Tree, relative: str) -> str | None:
 
 
 def version_file(asked: Asked, tree: Tree, relative: str) -> str | None:
-    """The specifier in a .python-version; its first line counts, as with pyenv and uv."""
+    """The specifier in a .python-version; its first line counts, as with pyenv and uv.
+
+    Raises:
+        RepositoryError: it begins as a version and is none.
+    """
     text = tree.read(relative)
     for line in (text or "").split("\n"):
         word = line.partition("#")[0].strip()
         if not word:
             continue
-        match = re.fullmatch(r"(?:c?python-?)?(\d+(?:\.\d+){0,2})(?:-dev|t)?", word)
+        match = re.fullmatch(r"(?:c?python-?)?(\d+(?:\.\d+){0,2})(?:(?:a|b|rc)\d+)?t?(?:-dev)?", word)
         if match:
             return _minor(asked, relative, match[1])
         try:
@@ -71,6 +75,8 @@ def version_file(asked: Asked, tree: Tree, relative: str) -> str | None:
                 return str(SpecifierSet(word))
         except InvalidSpecifier:
             pass
+        if re.match(r"\d+\.", word) and "/" not in word:
+            raise RepositoryError(f"{relative}: {word[:80]!r} names no Python", "write it as in 3.11")
         # pyenv keeps names of somebody's virtual environments and other implementations here.
         asked.notice(relative, f"{word[:80]!r} is not obeyed: it names no version of CPython")
         return None
