@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+from ipython_builder.build import bales
 from ipython_builder.places import Places
 from tests.conftest import CACHE, Cli, Said
 
@@ -66,8 +68,17 @@ class Image:
             words = [*self.cli.argv, "s2i", "save-artifacts", "--root", str(self.root)]
             done = subprocess.run(words, env=self.cli.home.environ, stdout=file, stderr=subprocess.PIPE)
         assert (done.returncode, done.stderr) == (0, b"")
+        inner = io.BytesIO()
         with tarfile.open(tar) as archive:
-            return archive.getnames()
+            names = archive.getnames()
+            for name in names:
+                if name.startswith(bales.PREFIX) and (part := archive.extractfile(name)):
+                    inner.write(part.read())
+        if not inner.tell():
+            return names
+        inner.seek(0)
+        with tarfile.open(fileobj=inner) as packed:
+            return [name for name in names if not name.startswith(bales.PREFIX)] + packed.getnames()
 
     def unpack(self, tar: Path) -> None:
         """What S2I does with artifacts; under its own umask, as it does on the way."""
@@ -77,6 +88,10 @@ class Image:
                 archive.extractall(self.places.artifacts, filter="data")
         finally:
             os.umask(before)
+
+    def open_bales(self) -> None:
+        """The artifacts as files, so that a test can change them; they are taken that way too."""
+        assert bales.unpack(self.places.artifacts, self.places.artifacts)
 
     @property
     def packages(self) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ipython_builder.build import artifacts, bill
+from ipython_builder.build import artifacts, bales, bill
 from tests.conftest import Cli
 from tests.root import CLOSED, Image, notebook
 from tests.test_assemble import SIX, upload_with_package
@@ -45,12 +45,14 @@ def test_the_same_requirements_ask_no_index(image: Image, builder_root: Path) ->
     assert any(name.startswith(f"{packages}/__pycache__/six.") for name in names)
     # Of the builder's own there is nothing.
     assert not [name for name in names if "ipykernel" in name or name.startswith("src/")]
-    saved = (following.places.artifacts / packages / "six.py").stat()
+    saved = (
+        following.root.with_name("before") / following.packages.relative_to(following.root) / "six.py"
+    ).stat()
     following.upload(requirements_0txt=text, one_0ipynb=notebook("import six, math"))
     said = following.assemble(index=CLOSED)
     assert "nothing to install: 3 packages of the previous image put back" in said.stderr
     restored = following.packages / "six.py"
-    assert (restored.stat().st_ino, restored.stat().st_mtime_ns) == (saved.st_ino, saved.st_mtime_ns)
+    assert restored.stat().st_mtime == int(saved.st_mtime)
     assert not following.places.artifacts.exists()
     assert following.python("import six; print(six.__version__)") == "1.16.0"
     assert following.python("import importlib.metadata as m; print(m.version('decorator'))") == "5.2.0"
@@ -75,6 +77,7 @@ def test_other_requirements_are_the_difference(image: Image, builder_root: Path)
     image.upload(requirements_0txt=f"{SIX}\ndecorator==5.2.0\n")
     image.assemble()
     following, _ = again(image, builder_root, cached=True)
+    following.open_bales()
     saved = next(following.places.artifacts.rglob("six.py")).stat().st_ino
     following.upload(requirements_0txt="six\ntabulate==0.9.0\n")
     said = following.assemble()
@@ -122,6 +125,7 @@ def test_artifacts_that_are_not_whole_are_not_believed(image: Image, builder_roo
     image.upload(requirements_0txt=f"{SIX}\ntabulate==0.9.0\n")
     image.assemble()
     following, _ = again(image, builder_root, cached=True)
+    following.open_bales()
     for path in following.places.artifacts.rglob("six-*.dist-info/*"):
         path.unlink()
     next(following.places.artifacts.rglob("tabulate-*.dist-info/RECORD")).write_text(
@@ -164,3 +168,15 @@ def test_a_record_leads_nowhere_else(image: Image, tmp_path: Path) -> None:
     assert not [name for name in names if "secret" in name or name.startswith(("/", ".."))]
     with tarfile.open(tmp_path / "a.tar") as archive:
         assert {member.mode & 0o002 for member in archive} == {0}
+
+
+def test_artifacts_that_were_cut_off_are_installed_anew(image: Image, builder_root: Path) -> None:
+    image.upload(requirements_0txt=f"{SIX}\n")
+    image.assemble()
+    following, _ = again(image, builder_root, cached=True)
+    for part in bales.parts(following.places.artifacts):
+        os.truncate(part, 3000)
+    following.upload(requirements_0txt=f"{SIX}\n")
+    assert "put back" not in following.assemble().stderr
+    assert following.python("import six; print(six.__version__)") == "1.16.0"
+    assert not (following.places.app_root / ".cache").exists()

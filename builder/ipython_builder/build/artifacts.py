@@ -1,7 +1,7 @@
 """What one image saves for the next build of it: the installed distributions that are not the builder's own.
 
 `save` runs in the previous image and writes a tar, `find` and `Saved` run in the next build, where S2I has
-unpacked that tar. Distributions are renamed into their place, so nothing is downloaded or written twice.
+unpacked that tar. Nothing is downloaded, and files are written once: beside their place, then renamed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from ipython_builder.build import bill, installed, placing
+from ipython_builder.build import bales, bill, installed, placing
 from ipython_builder.build.installed import Installed
 from ipython_builder.places import Places
 
@@ -69,8 +69,7 @@ def save(places: Places, stream: IO[bytes]) -> int:
         if places.lock.is_file():
             _add_text(archive, LOCK, places.lock.read_text(encoding="utf-8"))
         names = {name for one in kept for name in one.files(root)}
-        for name in sorted(names):
-            archive.add(root / name, str(name), recursive=False)
+        bales.pack(archive, root, sorted(names))
         return len(kept)
 
 
@@ -104,18 +103,32 @@ class Saved:
         return len(chosen)
 
 
-def find(places: Places) -> Saved | None:
-    """What a previous image has saved, if there is anything whole."""
-    root = places.artifacts
-    made = marker(root / MARKER)
+def find(places: Places, base: str, beside: Path) -> Saved | None:
+    """What a previous image has saved, if there is anything whole.
+
+    Args:
+        base: of this builder image; what was installed over another one is not even unpacked.
+        beside: a folder that is not there, on the file system of the environment; files are written to it.
+
+    Raises:
+        OSError: `beside` cannot be written.
+    """
+    root = upload = places.artifacts
+    made = marker(upload / MARKER)
     if made is None:
         return None
+    if made.base != base:
+        return Saved(upload, made, {}, ())
+    if bales.parts(upload):
+        root = beside
+        if not bales.unpack(upload, root):
+            return None
     # The builder looked up who is there; a marker may promise what the way here has lost.
     found = [one for one in installed.read(root) if made.packages.get(one.name) == one.version]
     if len(found) != len(made.packages):
         made = Marker("", made.base, made.python, made.packages)
     try:
-        lock = bill.parse((root / LOCK).read_text(encoding="utf-8"))
+        lock = bill.parse((upload / LOCK).read_text(encoding="utf-8"))
     except OSError:
         lock = {}
     return Saved(root, made, lock, tuple(found))

@@ -266,7 +266,7 @@ def _restore(target: Target, found: Interpreter, saved: Saved, names: Mapping[st
 
 
 def _saved(target: Target, base: str) -> Saved | None:
-    saved = artifacts.find(target.places)
+    saved = artifacts.find(target.places, base, target.root / ".cache" / "artifacts")
     if saved and saved.marker.base != base:
         target.reporter.log("the builder image has changed since the previous image: all is installed anew")
         return None
