@@ -94,7 +94,7 @@ for line in sys.stdin:
             busy = rc[do["engine"]].apply_async(time.sleep, 600)
         else:
             targets = [do["engine"]]
-            if do["how"] == "retried":  # on another engine, which is not chosen at first: it has something to do
+            if do["how"] == "retried":  # elsewhere, where something else runs first
                 targets.append((do["engine"] + 1) % len(rc.ids))
                 rc.load_balanced_view(targets=targets[1:]).apply_async(time.sleep, 3)
             view = rc.load_balanced_view(targets=targets)

@@ -402,6 +402,7 @@ def _unpack(stream: IO[bytes], folder: Path) -> None:
                 content = archive.extractfile(member) if member.isfile() else None
                 path.write_bytes(content.read() if content else b"")
                 path.chmod(member.mode & 0o7777)
+                os.utime(path, (member.mtime, member.mtime))
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("state", "upkeep", "node"),
     ),
     "container": ("container",),
-    "platforms": ("platforms.base", "platforms.making", "platforms.supervision", "platforms.local"),
+    "platforms": (
+        *("platforms.base", "platforms.making", "platforms.supervision", "platforms.local"),
+        *("platforms.elsewhere", "platforms.containers", "platforms.parts", "platforms.merged"),
+        *("platforms.said", "platforms.podman", "platforms.table"),
+    ),
     "cli": ("cli", "__main__"),
 }
 BELOW: dict[str, set[str]] = {
@@ -75,7 +79,10 @@ BELOW: dict[str, set[str]] = {
     "cluster": {"leaf"},
     "container": {"leaf", "base", "environment", "cluster"},
     "node": {"leaf", "base", "cluster"},
-    "platforms": {"leaf", "base", "source", "spec", "environment", "cluster", "node"},
+    "platforms": {
+        *("leaf", "base", "source", "spec", "environment", "cluster", "node"),
+        *("build", "container"),  # those that run an image make it, and know what it is told
+    },
     "cli": {
         *("leaf", "base", "source", "spec", "environment", "build", "cluster", "node", "container"),
         "platforms",
@@ -125,6 +132,7 @@ ENVIRON = {
     "build.choice": "PATH, where dockers are",
     "build.engines": "all that docker itself reads",
     "platforms.local": "a console runs in the caller's environment",
+    "platforms.podman": "so does the engine's command line",
     "platforms.supervision": "so do the roles",
     "node": "the same, in the supervisor",
     "cli.s2i_assemble": "what a build says of where the repository is from",

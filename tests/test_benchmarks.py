@@ -57,6 +57,7 @@ def test_it_runs_and_prints_its_table(name: str, home: Home) -> None:
     said = run(home, name)
     assert "MISSED" not in said
     assert table(said) == CASES[name], said
+    assert "MISSED" not in said
 
 
 @pytest.mark.timeout(1800)

@@ -352,8 +352,8 @@ def test_lectures(podman: Engine, builder_image: Images, shared_repos: Path, tmp
 
 
 def test_an_example(podman: Engine, builder_image: Images, tmp_path: Path) -> None:
-    example = CHECKOUT / "examples" / "monte-carlo"
+    example = CHECKOUT / "examples" / "image-pipeline"
     image = assembled(podman, example, builder_image.builder, tmp_path / "out", *authorities())
-    run_in(image, podman, tmp_path, "monte-carlo.ipynb")
+    run_in(image, podman, tmp_path, "counting-cells.ipynb")
     cells = json.loads((tmp_path / "done.ipynb").read_text())["cells"]
     assert any("image/png" in o.get("data", {}) for cell in cells for o in cell.get("outputs", []))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ipython_builder.build.reference import Reference
 from ipython_builder.build.s2i import S2i
 from ipython_builder.commands import redact
 from ipython_builder.errors import BuilderError, UsageError
-from ipython_builder.events import Reporter, counted
+from ipython_builder.events import Phase, Reporter, counted
 from ipython_builder.places import Places
 from ipython_builder.settings import Settings
 from ipython_builder.source import Checkout, Source
@@ -82,7 +82,7 @@ def make(wish: Wish, settings: Settings, reporter: Reporter) -> dict[str, Any]:
                     folder / "context" / f"{plan.SOURCE}{_AT.source}",
                     base.name,
                     wish.image,
-                    phase.progress,
+                    _follow(phase),
                     origin=_said(_from(wish, checkout)),
                     secrets=secrets,
                     hidden=hidden,
@@ -102,7 +102,7 @@ def make(wish: Wish, settings: Settings, reporter: Reporter) -> dict[str, Any]:
                 wish.cached,
             )
             with reporter.phase("build", f"building {wish.image} with {engine.name}") as phase:
-                image = engine.build(order, phase.progress)
+                image = engine.build(order, _follow(phase))
                 engine.tag(image, wish.image)
                 phase.done(f"built {wish.image} with {engine.name}")
     if wish.push:
@@ -262,6 +262,20 @@ def _labels(wish: Wish, checkout: Checkout, builder: str) -> dict[str, str]:
         "io.openshift.build.image": builder,
     }
     return {key: value for key, value in found.items() if value}
+
+
+def _follow(phase: Phase) -> Callable[[str], None]:
+    """What our own steps, and a repository's hooks in them, say in the container is said here too."""
+
+    def say(line: str) -> None:
+        if line.startswith("  "):
+            phase.reporter.log(line.removeprefix("  "))
+        elif line.startswith("! "):
+            phase.reporter.warning(line.removeprefix("! "))
+        else:
+            phase.progress(line)  # how far the engine is
+
+    return say
 
 
 def _secrets(folder: Path, settings: Settings) -> dict[str, Path]:

@@ -43,11 +43,16 @@ def no_such_image(text: str) -> bool:
     return bool(_NO_IMAGE.search(text))
 
 
+def no_daemon(text: str) -> bool:
+    """Whether the engine's daemon does not answer."""
+    return bool(_DAEMON.search(text))
+
+
 def advice(text: str) -> str:
     """What to do about an engine that does not work."""
     if re.search("permission denied", text, re.IGNORECASE):
         return "join the group docker, or use podman, which needs no rights"
-    return "start it, or name another one with --engine" if _DAEMON.search(text) else "mend what it names"
+    return "start it, or name another engine" if _DAEMON.search(text) else "mend what it names"
 
 
 def failure(what: str, text: str) -> BuilderError:

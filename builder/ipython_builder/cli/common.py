@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ipython_builder import settings as settings_module
-from ipython_builder.errors import BuilderError, UsageError
+from ipython_builder.errors import UsageError
 from ipython_builder.events import JsonSink, NullSink, PlainSink, Reporter, Sink
 from ipython_builder.settings import Settings
 
 if TYPE_CHECKING:
-    from ipython_builder.platforms.local import Local
+    from ipython_builder.platforms.base import Platform
+    from ipython_builder.platforms.table import Everywhere
 
 PROGRESS = ("auto", "plain", "json", "none")
 
@@ -122,25 +123,18 @@ def _sink(progress: str) -> Sink:
     return PlainSink()
 
 
-def need_linux() -> None:
-    """Raises BuilderError where there is no /proc, and what else of Linux a cluster here needs."""
-    if not sys.platform.startswith("linux"):
-        raise BuilderError(
-            f"clusters on one's own machine need Linux, and this is {sys.platform}",
-            "here `check` and `lock` work; run the rest in a Linux machine or container",
-        )
-
-
-def platform(context: Context) -> Local:
-    """The platform that a verb works on.
+def platform(context: Context) -> Everywhere:
+    """All platforms: a cluster is found where it runs.
 
     Raises:
         BuilderError: this is not Linux.
     """
-    need_linux()
-    from ipython_builder.platforms.local import Local
+    from ipython_builder.platforms.base import need_linux
 
-    return Local(context.settings, context.reporter)
+    need_linux()
+    from ipython_builder.platforms.table import Everywhere
+
+    return Everywhere(context.settings, context.reporter)
 
 
 def label_argument(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -148,7 +142,7 @@ def label_argument(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("label", required=False, shell_complete=complete_label)(function)
 
 
-def which(local: Local, label: str | None) -> str:
+def which(local: Platform, label: str | None) -> str:
     """`label`, or the only cluster there is.
 
     Raises:
@@ -180,5 +174,5 @@ def complete_role(ctx: click.Context, parameter: click.Parameter, incomplete: st
     return [name for name in names if name.startswith(incomplete)]
 
 
-def _here() -> Local:
+def _here() -> Everywhere:
     return platform(Context(settings_module.load(), Reporter(), False))

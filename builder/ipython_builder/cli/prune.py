@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ipython_builder.cli.common import Context, need_linux, verb
+from ipython_builder.cli.common import Context, verb
 
 EPILOG = """\b
 Examples:
@@ -17,6 +17,8 @@ Examples:
 @verb
 def command(context: Context) -> None:
     """Remove cached environments that no cluster, running or stopped, is made of. Prints what was removed."""
+    from ipython_builder.platforms.base import need_linux
+
     need_linux()
     from ipython_builder import environment
 

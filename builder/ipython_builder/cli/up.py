@@ -13,12 +13,14 @@ from ipython_builder.errors import UsageError
 from ipython_builder.events import counted
 from ipython_builder.processes import MARK
 
+PLATFORMS = ("local", "podman", "docker")
 EPILOG = """\b
 Examples:
   ipython-builder up . -n 4
   ipython-builder up https://host/me/notebooks.git --ref v2 --context-dir course
   ipython-builder up lectures.bundle --with numpy --with 'scipy>=1.11'
   ipython-builder up . --label thesis --json | jq -r .url
+  ipython-builder up https://host/me/notebooks.git --on podman -n 4
 
 The viewer's password is random unless IPYTHON_USER_PASSWORD or --password-file gives one.
 """
@@ -67,7 +69,14 @@ class _Inherited(click.Option):
     help="Fork engines from a process that has imported what notebooks import, or start each by itself."
     "  [default: fork]",
 )
-@click.option("--on", type=click.Choice(["local"]), default="local", help="Where to run.", hidden=True)
+@click.option(
+    "--on",
+    type=click.Choice(PLATFORMS),
+    default="local",
+    show_default=True,
+    help="Where to run: processes of this machine, or containers of an image that is built for it.",
+)
+@click.option("--builder", metavar="IMAGE", help="The image to build on.  [default: ipython-builder]")
 @install_options
 @verb
 def command(
@@ -86,6 +95,7 @@ def command(
     allow_hooks: bool,
     fork: bool | None,
     on: str,
+    builder: str | None,
     **install: Any,
 ) -> None:
     """Start a notebook and a parallel cluster with exactly the environment that SOURCE asks for.
@@ -98,8 +108,9 @@ def command(
     from ipython_builder import source as source_module
     from ipython_builder.platforms.base import Up
 
+    _judge(on, {"--python": install["python"], "--fork": fork, "--allow-hooks": allow_hooks or None}, builder)
     context = context.with_flags(**install)
-    local = platform(context)  # first of all: elsewhere nothing else that could be said is of use
+    everywhere = platform(context)  # first of all: not on Linux nothing else that could be said is of use
     if user:
         cluster.check_label(user, "user label")
     request = Up(
@@ -114,8 +125,9 @@ def command(
         upgrade=upgrade,
         allow_hooks=allow_hooks,
         fork=fork,
+        builder=builder,
     )
-    result = local.up(request)
+    result = everywhere.up_on(on, request)
     if context.json:
         context.print_json(result)
         return
@@ -129,6 +141,17 @@ def command(
 
 In a notebook:  import ipyparallel as ipp; ipp.Client().ids
 Next:           ipython-builder scale {label} 8 · console {label} · run {label} NOTEBOOK · down {label}""")
+
+
+def _judge(on: str, ours: dict[str, Any], builder: str | None) -> None:
+    """Refuse what has no meaning there."""
+    if on == "local" and builder:
+        raise UsageError("--builder names an image, and none is made here", "leave it out, or --on podman")
+    given = [name for name, value in ours.items() if value is not None] if on != "local" else []
+    if given:
+        raise UsageError(
+            f"{given[0]} has no meaning with --on {on}: there the image decides", f"leave {given[0]} out"
+        )
 
 
 def _password(file: Path | None) -> str | None:

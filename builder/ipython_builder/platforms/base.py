@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from ipython_builder import cluster
+from ipython_builder.errors import BuilderError, UsageError
 from ipython_builder.source import Source
 
 
@@ -21,6 +24,7 @@ class Up:
         password: the viewer's, when it shall not be a random one.
         port: the viewer's; None for a free one.
         host: the address the viewer listens on; None for the one it has, or the settings'.
+        builder: the image to build on, where there is an image; None for the one it has, or ours.
         fork: whether engines are forked; None for what it was told before, or what the repository says.
     """
 
@@ -35,6 +39,7 @@ class Up:
     upgrade: bool = False
     allow_hooks: bool = False
     fork: bool | None = None
+    builder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,23 @@ class Console:
     argv: list[str]
     environ: dict[str, str]
     cwd: Path
+
+
+def need_linux() -> None:
+    """Raises BuilderError where there is no /proc, and what else of Linux a cluster of processes needs."""
+    if not sys.platform.startswith("linux"):
+        raise BuilderError(
+            f"clusters on one's own machine need Linux, and this is {sys.platform}",
+            "here `check` and `lock` work; run the rest in a Linux machine or container",
+        )
+
+
+def check_engines(count: int) -> None:
+    """Raises UsageError for a number of engines that cannot be meant."""
+    if not 0 <= count <= cluster.MAX_ENGINES:
+        raise UsageError(
+            f"{count} engines cannot be had", f"any number from 0 to {cluster.MAX_ENGINES:,} can"
+        )
 
 
 class Platform(Protocol):

@@ -19,7 +19,7 @@ from ipython_builder.control import NoSupervisor
 from ipython_builder.errors import BuilderError, Transient, UsageError
 from ipython_builder.events import Reporter
 from ipython_builder.platforms import supervision
-from ipython_builder.platforms.base import Console, Up
+from ipython_builder.platforms.base import Console, Up, check_engines
 from ipython_builder.platforms.making import Maker
 from ipython_builder.record import Home, Record
 from ipython_builder.roles import environ
@@ -241,14 +241,6 @@ class Local:
             "notebooks": made.notebooks,
             "seconds": {name: round(took, 3) for name, took in self.reporter.seconds.items()},
         }
-
-
-def check_engines(count: int) -> None:
-    """Raises UsageError for a number of engines that cannot be meant."""
-    if not 0 <= count <= cluster.MAX_ENGINES:
-        raise UsageError(
-            f"{count} engines cannot be had", f"any number from 0 to {cluster.MAX_ENGINES:,} can"
-        )
 
 
 def _silent(label: str, made: Record | None, state: str, wrong: list[str]) -> dict[str, Any]:
