@@ -43,7 +43,9 @@ class Leaving:
             for (name, number), member in self.members.items()
             if name == "engine" and number not in self.numbers
         ]
-        staying.sort(key=lambda member: (member.state == "ready", member.number in busy, -member.number))
+        # The id that people see is the controller's to give, where that is elsewhere.
+        ids = {member: int(member.facts.get("id", member.number)) for member in staying}
+        staying.sort(key=lambda member: (member.state == "ready", member.number in busy, -ids[member]))
         leaving = staying[:count]
         self.numbers.update(member.number for member in leaving)
         uuids = [member.facts["uuid"] for member in leaving if "uuid" in member.facts]
