@@ -145,9 +145,6 @@ def test_nothing_secret_is_in_an_image(
     assert b"BEGIN CERTIFICATE" not in (log + history).encode()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="hooks run in the step of the installation, which has the secrets mounted"
-)
 def test_a_hook_does_not_reach_what_is_mounted(
     cli: Cli, podman: Engine, builder_image: Images, repository: Path, tmp_path: Path
 ) -> None:
