@@ -174,7 +174,7 @@ class Ours(Side):
 
     def push(self, to: str) -> None:
         common.run(self.tool(to, "--engine", "podman", "--push"), env=self.env)
-        podman(self.env, "untag", to)
+        podman(self.env, "untag", to, to)  # with one word it would take all names away
 
     def s2i(self, program: str, image: str) -> float:
         path = f"{Path(program).parent}:{self.env['PATH']}"
@@ -257,6 +257,14 @@ def started(runs: int, peer: Peer, ours: Ours, lean: Ours, *, quick: bool) -> li
             PAGE,
         ),
     ]
+
+
+def tell(cases: list[common.Case]) -> list[common.Case]:
+    """Say on the way what is there already: a run is long."""
+    for case in cases:
+        theirs, ours = case.medians
+        print(f"{case.name}: {theirs:.2f} and {ours:.2f} {case.unit}", file=sys.stderr, flush=True)
+    return cases
 
 
 def at_most(name: str, peer: list[float], ours: list[float], part: float) -> common.Case:
@@ -361,17 +369,17 @@ def main() -> None:
             peer = Peer(work, base, (*lines, *SERVED), env)
             ours = Ours(work, "ours", builder, (*lines, *SERVED), env)
             lean = Ours(work, "lean", builder, lines, env)
-            cases = built(options.runs, peer, ours, quick=options.quick)
+            cases = tell(built(options.runs, peer, ours, quick=options.quick))
             lean.build()
             if s2i:
-                cases.append(by_s2i(options.runs, work, peer, ours, s2i))
+                cases += tell([by_s2i(options.runs, work, peer, ours, s2i)])
             else:
                 left_out.append("s2i, which is neither on PATH nor in $S2I")
             if registry.program():
-                cases.append(pushed(work, peer, ours))
+                cases += tell([pushed(work, peer, ours)])
             else:
                 left_out.append("a registry, since docker-registry is not on PATH")
-            cases += started(options.runs, peer, ours, lean, quick=options.quick)
+            cases += tell(started(options.runs, peer, ours, lean, quick=options.quick))
     more: dict[str, Any] = {"requirements": " ".join([*lines, *SERVED])}
     more |= {"left_out": "; ".join(left_out)} if left_out else {}
     common.report("images of a repository", "pip in one layer", cases, options, **more)
