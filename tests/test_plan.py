@@ -53,14 +53,22 @@ def test_a_hook_after_the_build_is_a_layer_after_the_source() -> None:
     assert not any("secret" in mount for mount in step.mounts)
 
 
-def test_a_repository_with_a_say_in_its_installation_is_one_layer() -> None:
-    for own in (PRE_BUILD, ASSEMBLE):
-        plan = make("b", Facts(frozenset({own, POST_BUILD}), "d1", {"OPENSHIFT_BUILD_SOURCE": "a b"}))
-        assert plan.layers == ("everything",)
-        step = plan.steps[0]
-        assert isinstance(step, Run)
-        script = "/tmp/src/.s2i/bin/assemble" if own == ASSEMBLE else "/usr/libexec/s2i/assemble"
-        assert f"OPENSHIFT_BUILD_SOURCE='a b' {script}" in step.line
+def test_a_repository_that_installs_by_itself_is_one_layer() -> None:
+    plan = make("b", Facts(frozenset({ASSEMBLE, POST_BUILD}), "d1", {"OPENSHIFT_BUILD_SOURCE": "a b"}))
+    assert plan.layers == ("everything",)
+    step = plan.steps[0]
+    assert isinstance(step, Run)
+    assert "OPENSHIFT_BUILD_SOURCE='a b' /tmp/src/.s2i/bin/assemble" in step.line
+
+
+def test_hooks_have_steps_of_their_own_without_secrets() -> None:
+    plan = make("b", Facts(frozenset({PRE_BUILD, POST_BUILD}), "d1", {"OPENSHIFT_BUILD_SOURCE": "a b"}))
+    assert plan.layers == ("pre-build", "everything", "post-build")
+    before, own, after = (step for step in plan.steps if isinstance(step, Run))
+    assert "s2i assemble --pre-build" in before.line
+    assert "OPENSHIFT_BUILD_SOURCE='a b' ipython-builder s2i assemble --no-hooks" in own.line
+    assert "s2i assemble --source" in after.line
+    assert ["type=secret" in " ".join(step.mounts) for step in (before, own, after)] == [False, True, False]
 
 
 def test_variables_come_first_and_an_own_run_script_is_run() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ipython_builder import cluster
+from ipython_builder import cluster, ports
 from ipython_builder.errors import BuilderError, Transient
 from ipython_builder.platforms import merged, parts, said
 from ipython_builder.platforms.containers import KINDS
@@ -182,7 +182,7 @@ def test_changed_notebooks_outlive_the_cluster(in_podman: Place) -> None:
     assert place.left() == {}
 
 
-@pytest.mark.parametrize("moment", ["building", "making containers", "starting the notebook"])
+@pytest.mark.parametrize("moment", ["making containers", "starting the notebook"])
 def test_an_interrupted_up_leaves_nothing(in_podman: Place, moment: str) -> None:
     place = in_podman
     words = ("--on", "podman", "--label", place.label, "--builder", place.builder, "-n", "1")
@@ -321,7 +321,8 @@ def test_compose(
     folder = tmp_path / "compose"
     shutil.copytree(CHECKOUT / "templates/compose", folder)
     project = f"ipb-{cluster.random_label()}"
-    env = engine.environ | {"IMAGE": image, "ENGINE_CONTAINERS": "2", "PORT": "127.0.0.1:0"}
+    port = ports.viewer("127.0.0.1", range(8080, 8200))  # podman takes no port 0
+    env = engine.environ | {"IMAGE": image, "ENGINE_CONTAINERS": "2", "PORT": f"127.0.0.1:{port}"}
     text = (folder / "compose.yaml").read_text()
     key = next(line for line in text.splitlines() if "openssl" in line).lstrip("# ")
     subprocess.run(["sh", "-c", key.replace("templates/compose", str(folder))], check=True)

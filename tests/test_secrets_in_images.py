@@ -145,14 +145,12 @@ def test_nothing_secret_is_in_an_image(
     assert b"BEGIN CERTIFICATE" not in (log + history).encode()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="hooks run in the step of the installation, which has the secrets mounted"
-)
 def test_a_hook_does_not_reach_what_is_mounted(
     cli: Cli, podman: Engine, builder_image: Images, repository: Path, tmp_path: Path
 ) -> None:
     (repository / "requirements.txt").unlink()
     hook = repository / ".ipython-builder" / "pre-build"
+    hook.with_name("post-build").unlink()  # it writes the same file
     hook.write_text("#!/bin/sh\ncat /run/secrets/ipython-builder/* > seen; exit 0\n")
     password = token_hex(32)
     image = podman.tag("hook")

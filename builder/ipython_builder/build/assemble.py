@@ -2,7 +2,7 @@
 
 assemble       all of it, as S2I calls it
 dependencies   the environment alone, from a specification that was read elsewhere
-source         what is left to do when the notebooks are in their place: the hook after it
+begin, finish  the hooks before and after it, alone: where an installation's secrets are out of their reach
 base           the environment that a builder image itself has
 """
 
@@ -29,8 +29,18 @@ PRE, POST = ".ipython-builder/pre-build", ".ipython-builder/post-build"
 _NOT_KEPT = frozenset({".git"})
 
 
-def assemble(places: Places, settings: Settings, reporter: Reporter, origin: Origin | None = None) -> None:
+def assemble(
+    places: Places,
+    settings: Settings,
+    reporter: Reporter,
+    origin: Origin | None = None,
+    *,
+    hooks: bool = True,
+) -> None:
     """From what S2I has uploaded to everything an image holds; the upload is gone afterwards.
+
+    Args:
+        hooks: whether the repository's hooks are run; not where secrets are mounted.
 
     Raises:
         RepositoryError: the repository's files or requirements are at fault.
@@ -52,7 +62,8 @@ def assemble(places: Places, settings: Settings, reporter: Reporter, origin: Ori
     origin = origin or Origin()
     origin = replace(origin, commit=origin.commit or checkout.commit)
     with environment.opened(places, settings, reporter) as target:
-        _run_hook(target, asked.root, PRE)
+        if hooks:
+            _run_hook(target, asked.root, PRE)
         environment.install(target, asked)
         found = installed.read(target.root)
         _missing(asked, [one.name for one in found], reporter)
@@ -61,7 +72,8 @@ def assemble(places: Places, settings: Settings, reporter: Reporter, origin: Ori
             placing.move_tree(places.upload, places.source, without=_NOT_KEPT)
             bill.write(places.facts, told)
             phase.done(f"put {counted(len(asked.notebooks), 'notebook')} into {places.source}")
-        _after(target, asked)
+        if hooks:
+            _after(target, asked)
     placing.remove(places.artifacts)
     reporter.log(
         f"assembled: {counted(len(installed.read(places.app_root)), 'package')} in {places.app_root}"
@@ -83,6 +95,16 @@ def dependencies(places: Places, settings: Settings, reporter: Reporter) -> None
         environment.install(target, asked)
         _missing(asked, [one.name for one in installed.read(target.root)], reporter)
     placing.remove(places.upload)
+
+
+def begin(places: Places, settings: Settings, reporter: Reporter) -> None:
+    """The hook that runs before anything is installed, in what was uploaded.
+
+    Raises:
+        BuilderError: it failed.
+    """
+    with environment.opened(places, settings, reporter) as target:
+        _run_hook(target, places.upload, PRE)
 
 
 def finish(places: Places, settings: Settings, reporter: Reporter) -> None:

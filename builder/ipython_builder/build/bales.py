@@ -1,8 +1,8 @@
 """Many files as a few large ones: a compressed tar within a tar, in parts.
 
 S2I writes each file of a tar to the host's disk, reads it again, and has it written into the next container.
-The engine keeps a log of all that a container says, this tar too, which costs it three times what reading it
-does. So there are few files, and they are compressed in haste.
+The engine keeps a log of all that a container says, this tar too, which costs it three times the work of
+reading it. So there are few files, and they are compressed in haste.
 """
 
 from __future__ import annotations

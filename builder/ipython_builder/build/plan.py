@@ -120,7 +120,9 @@ def one_step(own: frozenset[str]) -> bool:
 def make(builder: str, facts: Facts) -> Plan:
     """The plan of an image."""
     steps: list[Step] = [Variables(facts.variables)] if facts.variables else []
-    if one_step(facts.own):
+    if PRE_BUILD in facts.own and ASSEMBLE not in facts.own:
+        steps += _with_hook(facts)
+    elif one_step(facts.own):
         script = f"{_AT.upload}/{ASSEMBLE}" if ASSEMBLE in facts.own else f"{_AT.scripts}/assemble"
         said = [f"{name}={shlex.quote(value)}" for name, value in sorted(facts.origin.items())]
         script = " ".join([*said, script])
@@ -130,12 +132,41 @@ def make(builder: str, facts: Facts) -> Plan:
             _assemble("dependencies", REQUEST, "ipython-builder s2i assemble --dependencies", facts.digest)
         )
         steps.append(Copy("source", f"{SOURCE}{_AT.app_root}", str(_AT.app_root)))
-        if POST_BUILD in facts.own:
-            line = "umask 0002 && ipython-builder s2i assemble --source"
-            steps.append(Run("post-build", line, (_CACHE,)))
+        steps += _post_build(facts)
     steps.append(Labels(facts.labels))
     steps.append(Command((f"{_AT.source}/{RUN}" if RUN in facts.own else f"{_AT.scripts}/run",)))
     return Plan(builder, tuple(steps))
+
+
+def _with_hook(facts: Facts) -> list[Step]:
+    """A step for each of the repository's hooks, which see no secret, and between them one for our own.
+
+    The tree that the first hook leaves goes to the next step by way of a cache, and so into no layer.
+    """
+    upload, kept = _AT.upload, "/var/cache/ipython-builder-hooked"
+    cache = f"--mount=type=cache,id=ipython-builder-{facts.digest},target={kept},uid={USER},gid=0,mode=0775"
+    hook = (
+        f": {facts.digest}; umask 0002 && cp -R --preserve=timestamps {MOUNTED} {upload} && "
+        f"ipython-builder s2i assemble --pre-build && rm -rf {kept}/tree && "
+        f"cp -R --preserve=timestamps {upload} {kept}/tree && rm -rf {upload}"
+    )
+    said = "".join(f"{name}={shlex.quote(value)} " for name, value in sorted(facts.origin.items()))
+    own = (
+        f": {facts.digest}; umask 0002 && cp -R --preserve=timestamps {kept}/tree {upload} && "
+        f"{said}ipython-builder s2i assemble --no-hooks && rm -rf {upload}"
+    )
+    mount = f"--mount=type=bind,source={SOURCE}{_AT.source},target={MOUNTED}"
+    return [
+        Run("pre-build", hook, (mount, _CACHE, cache)),
+        Run("everything", own, (_CACHE, cache, *_SECRETS)),
+        *_post_build(facts),
+    ]
+
+
+def _post_build(facts: Facts) -> list[Step]:
+    if POST_BUILD not in facts.own:
+        return []
+    return [Run("post-build", "umask 0002 && ipython-builder s2i assemble --source", (_CACHE,))]
 
 
 def _assemble(layer: str, folder: str, script: str, digest: str) -> Run:

@@ -20,6 +20,8 @@ Examples, in a container of the builder image:
 @click.command("assemble", epilog=EPILOG, short_help="Make an image of the repository that was uploaded")
 @click.option("--dependencies", is_flag=True, help="Only the environment, from a specification in /tmp/src.")
 @click.option("--source", is_flag=True, help="Only what is left to do when the notebooks are in their place.")
+@click.option("--pre-build", is_flag=True, help="Only the repository's pre-build hook, in /tmp/src.")
+@click.option("--no-hooks", is_flag=True, help="All of it but the repository's hooks.")
 @click.option("--base", is_flag=True, help="The environment that a builder image itself has.")
 @click.option(
     "--requirements",
@@ -29,7 +31,14 @@ Examples, in a container of the builder image:
 @click.option("--root", type=click.Path(path_type=Path), default="/", hidden=True)
 @verb
 def command(
-    context: Context, dependencies: bool, source: bool, base: bool, requirements: Path | None, root: Path
+    context: Context,
+    dependencies: bool,
+    source: bool,
+    pre_build: bool,
+    no_hooks: bool,
+    base: bool,
+    requirements: Path | None,
+    root: Path,
 ) -> None:
     """Make an image of the repository in /tmp/src.
 
@@ -41,8 +50,9 @@ def command(
     from ipython_builder.errors import UsageError
     from ipython_builder.places import Places
 
-    if dependencies + source + base > 1:
-        raise UsageError("--dependencies, --source and --base exclude each other", "give one of them")
+    if dependencies + source + pre_build + no_hooks + base > 1:
+        message = "--dependencies, --source, --pre-build, --no-hooks and --base exclude each other"
+        raise UsageError(message, "give one of them")
     if requirements and not base:
         raise UsageError("--requirements goes with --base", "a repository's own are read from its files")
     os.umask(0o002)  # an image runs under any user of its group
@@ -51,6 +61,8 @@ def command(
         assemble.base(places, context.settings, context.reporter, requirements)
     elif dependencies:
         assemble.dependencies(places, context.settings, context.reporter)
+    elif pre_build:
+        assemble.begin(places, context.settings, context.reporter)
     elif source:
         assemble.finish(places, context.settings, context.reporter)
     else:
@@ -60,4 +72,4 @@ def command(
             known("OPENSHIFT_BUILD_REFERENCE") or None,
             known("OPENSHIFT_BUILD_COMMIT") or None,
         )
-        assemble.assemble(places, context.settings, context.reporter, origin)
+        assemble.assemble(places, context.settings, context.reporter, origin, hooks=not no_hooks)
