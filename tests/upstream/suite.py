@@ -146,7 +146,7 @@ def prepare(work: Path, *options: str) -> tuple[Side, Side]:
     home = next((work / "state").glob(f"*/clusters/{LABEL}"))
     # The cluster's own environment goes with it; the shared one below it stays.
     where = "import importlib.util as u; print(u.find_spec('ipyparallel').origin)"
-    ours = Path(done(home / "env/bin/python", "-c", where)).parents[4] / "bin/python"
+    ours = Path(done(home / "kept/env/bin/python", "-c", where)).parents[4] / "bin/python"
     pins = [
         line
         for line in done(ours, "-m", "pip", "freeze", "--all").splitlines()
