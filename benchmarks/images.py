@@ -145,8 +145,10 @@ class Peer(Side):
 
     def push(self, to: str) -> None:
         podman(self.env, "tag", self.image, to)
-        podman(self.env, "push", "--tls-verify=false", to)
-        podman(self.env, "untag", self.image, to)
+        try:
+            podman(self.env, "push", "--tls-verify=false", to)
+        finally:
+            podman(self.env, "untag", self.image, to)
 
     def s2i(self, program: str, image: str, cache: Path) -> float:
         words: common.Words = [
