@@ -30,6 +30,17 @@ def free(host: str, port: int) -> bool:
     return True
 
 
+def reached_at(host: str) -> str:
+    """The address at which this machine reaches what listens on `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+
+
+def url(host: str, port: int) -> str:
+    """The address of a viewer that listens there, as this machine's browser wants it."""
+    host = reached_at(host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
 def check_host(host: str) -> None:
     """Raises UsageError for an address that is not one of this machine's."""
     try:

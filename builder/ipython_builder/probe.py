@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from ipython_builder import ports
 from ipython_builder.member import Member
 from ipython_builder.record import Home, Record
 
@@ -24,7 +25,7 @@ async def until_answering(member: Member, record: Record, home: Home) -> None:
 
 async def answers(host: str, port: int) -> bool:
     """Whether a Jupyter server answers there."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    host = ports.reached_at(host)
     try:
         reader, writer = await asyncio.open_connection(host, port)
     except OSError:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ipython_builder import ports
 from ipython_builder.errors import BuilderError
 
 NAME = "cluster.json"
@@ -140,8 +141,7 @@ class Record:
     @property
     def url(self) -> str:
         """The viewer's address as this machine's browser wants it."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.viewer_host, self.viewer_host)  # noqa: S104
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.viewer_port}/"
+        return ports.url(self.viewer_host, self.viewer_port)
 
     @property
     def contained(self) -> bool:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from ipython_builder import cluster
+from ipython_builder import cluster, ports
 from ipython_builder.errors import BuilderError, Transient
 from ipython_builder.record import write_private
 
@@ -47,8 +47,7 @@ class Elsewhere:
     @property
     def url(self) -> str:
         """The viewer's address as this machine's browser wants it."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+        return ports.url(self.host, self.port)
 
 
 class Elsewheres:
