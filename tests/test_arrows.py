@@ -62,7 +62,13 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "container": ("container",),
     "platforms": (
-        *("platforms.base", "platforms.making", "platforms.supervision", "platforms.local"),
+        *(
+            "platforms.base",
+            "platforms.turns",
+            "platforms.making",
+            "platforms.supervision",
+            "platforms.local",
+        ),
         *("platforms.elsewhere", "platforms.containers", "platforms.parts", "platforms.merged"),
         *("platforms.said", "platforms.podman", "platforms.table"),
     ),

@@ -5,15 +5,15 @@ The file holds no secret. What belongs to the cluster has its label; this says i
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from ipython_builder import cluster, ports
-from ipython_builder.errors import BuilderError, Transient
+from ipython_builder.errors import BuilderError
+from ipython_builder.platforms.turns import turn
 from ipython_builder.record import write_private
 
 
@@ -105,27 +105,16 @@ class Elsewheres:
             Transient: another one is under way.
             BuilderError: nothing can be written there.
         """
-        path = self.folder / f".{label}.lock"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            file = path.open("w")
-        except OSError as error:
-            raise BuilderError(
-                f"{error.filename or path} cannot be made: {error.strerror}",
-                "set IPYTHON_BUILDER_STATE_DIR to another folder",
-            ) from error
-        with file:
+        with ExitStack() as stack:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Transient(
-                    f"another up, scale or down of {label} is under way", "try again when it is done"
-                ) from None
-            try:
-                yield
-            finally:
-                if not self._path(label).exists():
-                    path.unlink(missing_ok=True)
+                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                stack.enter_context(turn(label, self.folder, self._path(label), "up, scale or down"))
+            except OSError as error:
+                raise BuilderError(
+                    f"{error.filename or self.folder} cannot be made: {error.strerror}",
+                    "set IPYTHON_BUILDER_STATE_DIR to another folder",
+                ) from error
+            yield
 
     def _path(self, label: str) -> Path:
         return self.folder / f"{label}.json"

@@ -6,11 +6,10 @@ one begins, so that what is cut off half-way is told apart from what is whole an
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from ipython_builder.events import Reporter
 from ipython_builder.platforms import supervision
 from ipython_builder.platforms.base import Console, Up, check_engines
 from ipython_builder.platforms.making import Maker
+from ipython_builder.platforms.turns import turn
 from ipython_builder.record import Home, Record
 from ipython_builder.roles import environ
 from ipython_builder.settings import Settings
@@ -202,22 +202,9 @@ class Local:
             pass
         return label
 
-    @contextmanager
-    def _locked(self, label: str) -> Iterator[None]:
-        """One `up` or `down` of a label at a time; freed by the kernel when that process is killed."""
-        path = self.root / f".{label}.lock"
-        with path.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Transient(
-                    f"another up or down of {label} is under way", "try again when it is done"
-                ) from None
-            try:
-                yield
-            finally:
-                if not (self.root / label).exists():
-                    path.unlink(missing_ok=True)
+    def _locked(self, label: str) -> AbstractContextManager[None]:
+        """One `up` or `down` of a label at a time."""
+        return turn(label, self.root, self.root / label, "up or down")
 
     def _description(self, home: Home, made: Record, state: dict[str, Any]) -> dict[str, Any]:
         pids = {role["role"]: role["pid"] for role in state["roles"]}
