@@ -6,6 +6,7 @@ before any process exists.
 
 from __future__ import annotations
 
+import functools
 import json
 import secrets
 from pathlib import Path
@@ -103,14 +104,14 @@ def write_pool(record: Record, home: Home) -> None:
     write_private(home.path / POOL_FILE, text + "\n")
 
 
-def _hashed(home: Home, before: Path | None) -> str:
+@functools.lru_cache(maxsize=1)  # a tenth of a second, on purpose; a start asks twice
+def _hashed(password: str, before: Path | None) -> str:
     """The password's hash: the one of `before` where it is right, so that the file stays as it is."""
     from argon2 import PasswordHasher
     from argon2.exceptions import Argon2Error, InvalidHashError
 
     # The parameters jupyter_server itself uses; its check reads them from the hash.
     hasher = PasswordHasher(memory_cost=10240, time_cost=10, parallelism=8)
-    password = home.password.read_text().strip()
     try:
         there = json.loads(before.read_text()) if before else {}
         hashed = str(there["PasswordIdentityProvider"]["hashed_password"])
@@ -122,7 +123,7 @@ def _hashed(home: Home, before: Path | None) -> str:
 
 def server_config(record: Record, home: Home, before: Path | None = None) -> dict[str, Any]:
     """The viewer's configuration; of the password it holds only a hash, that of `before` if it is right."""
-    hashed = _hashed(home, before)
+    hashed = _hashed(home.password.read_text().strip(), before)
     return {
         "ServerApp": {
             "ip": record.viewer_host,
