@@ -10,7 +10,7 @@ import errno
 import importlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -47,33 +47,41 @@ Completion:  eval "$(_IPYTHON_BUILDER_COMPLETE=bash_source ipython-builder)"
 """
 
 
-class Verbs(click.Group):
+class Lazy(click.Group):
     """Verbs that are imported when they are called; a typo is answered with the nearest one."""
 
+    def __init__(self, *args: Any, table: Mapping[str, str], module: str, **kwargs: Any) -> None:
+        """`table` has a line of help for each verb; `module` is what its module's name begins with."""
+        super().__init__(*args, **kwargs)
+        self.table = table
+        self.module = module
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
+        return list(self.table)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in VERBS:
+        if name not in self.table:
             return None
-        module = importlib.import_module(f"ipython_builder.cli.{name}")
+        module = importlib.import_module(self.module + name.replace("-", "_"))
         command: click.Command = module.command
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[Any, Any, list[str]]:
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], VERBS, n=1, cutoff=0.5)
+        if args and args[0] not in self.table and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], self.table, n=1, cutoff=0.5)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
+            formatter.write_dl(list(self.table.items()))
 
 
 @click.group(
-    cls=Verbs,
+    cls=Lazy,
+    table=VERBS,
+    module="ipython_builder.cli.",
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
