@@ -26,13 +26,9 @@ class Abroad:
         since: when that began, in seconds of the clock.
     """
 
-    def __init__(
-        self, link: Link, members: dict[tuple[str, int], Member], ids: dict[int, int | None]
-    ) -> None:
-        """`ids` is where the ids are noted that engines have been given."""
+    def __init__(self, link: Link, members: dict[tuple[str, int], Member]) -> None:
         self.herald = Herald(link)
         self.members = members
-        self.ids = ids
         self.trouble: str | None = None
         self.since = time.time()
         self.tasks: set[asyncio.Task[None]] = set()

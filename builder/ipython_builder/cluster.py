@@ -20,6 +20,7 @@ LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 LABEL_RULE = "1 to 40 of a-z, 0-9 and -, with a letter or digit at both ends"
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 KEY_BYTES = 32
+MAKE_A_KEY = "make one with: python3 -c 'import secrets; print(secrets.token_hex(32))'"
 PORT_COUNT = 15
 FIRST_PORT = 10000
 MAX_ENGINES = 10_000  # one more is a typing error, not a wish
@@ -76,7 +77,7 @@ def read_key(content: bytes) -> bytes:
     if len(text) < KEY_BYTES:
         raise UsageError(
             f"the cluster key has {len(text)} bytes; it needs at least {KEY_BYTES}",
-            "make one with: python3 -c 'import secrets; print(secrets.token_hex(32))'",
+            MAKE_A_KEY,
         )
     return _derive(text, b"cluster-key")
 

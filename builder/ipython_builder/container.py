@@ -29,7 +29,6 @@ GRACE_SECONDS = 25.0  # Kubernetes ends a pod after 30
 # Where platforms put secrets, the first that is there; DESIGN: the cluster key.
 KEY_FILES = ("ipython-cluster/key", "ipython-cluster/tls.key", "ipython-cluster-key")
 PASSWORD_FILES = ("ipython-user/password", "ipython-user-password")
-MAKE_A_KEY = "make one with `python3 -c 'import secrets; print(secrets.token_hex(32))'`"
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def read(environ: Mapping[str, str], places: Places, *, client: bool = False) ->
             where = (
                 f"mount one at {places.root}run/secrets/ipython-cluster/key, or set IPYTHON_CLUSTER_KEY_FILE"
             )
-            raise UsageError(f"this {kind} has no cluster key", f"{where}; {MAKE_A_KEY}")
+            raise UsageError(f"this {kind} has no cluster key", f"{where}; {cluster.MAKE_A_KEY}")
     if key is not None:
         cluster.read_key(key)
     controller = environ.get("IPYTHON_CONTROLLER_HOST") or f"ipcontroller-{label}"

@@ -61,7 +61,7 @@ class Node:
         self.state = State(made_of, self.members, self.forks, self.leaving)
         self.abroad: abroad.Abroad | None = None
         if "engine" in made_of.roles and "controller" not in made_of.roles:
-            self.abroad = abroad.Abroad(prepare.link(made_of, home), self.members, self.forks.ids)
+            self.abroad = abroad.Abroad(prepare.link(made_of, home), self.members)
             self.state.abroad = self.abroad
             self.leaving.ask = self.abroad.have_tasks
         self.keep(made_of)

@@ -27,6 +27,7 @@ CONFIG_PATH, CA_PATH = "/run/secrets/ipython-builder/config.toml", "/run/secrets
 
 _AT = Places()
 _CACHE = f"--mount=type=cache,id=ipython-builder,target=/var/cache/ipython-builder,uid={USER},gid=0,mode=0775"
+_COPY = "cp -R --preserve=timestamps"
 _SECRETS = tuple(
     f"--mount=type=secret,id={name},target={path},uid={USER},gid=0,mode=0440,required=false"
     for name, path in ((CONFIG_SECRET, CONFIG_PATH), (CA_SECRET, CA_PATH))
@@ -120,13 +121,11 @@ def one_step(own: frozenset[str]) -> bool:
 def make(builder: str, facts: Facts) -> Plan:
     """The plan of an image."""
     steps: list[Step] = [Variables(facts.variables)] if facts.variables else []
-    if PRE_BUILD in facts.own and ASSEMBLE not in facts.own:
-        steps += _with_hook(facts)
-    elif one_step(facts.own):
-        script = f"{_AT.upload}/{ASSEMBLE}" if ASSEMBLE in facts.own else f"{_AT.scripts}/assemble"
-        said = [f"{name}={shlex.quote(value)}" for name, value in sorted(facts.origin.items())]
-        script = " ".join([*said, script])
+    if ASSEMBLE in facts.own:
+        script = f"{_told(facts)}{_AT.upload}/{ASSEMBLE}"
         steps.append(_assemble("everything", f"{SOURCE}{_AT.source}", script, facts.digest))
+    elif PRE_BUILD in facts.own:
+        steps += _with_hook(facts)
     else:
         steps.append(
             _assemble("dependencies", REQUEST, "ipython-builder s2i assemble --dependencies", facts.digest)
@@ -145,20 +144,12 @@ def _with_hook(facts: Facts) -> list[Step]:
     """
     upload, kept = _AT.upload, "/var/cache/ipython-builder-hooked"
     cache = f"--mount=type=cache,id=ipython-builder-{facts.digest},target={kept},uid={USER},gid=0,mode=0775"
-    hook = (
-        f": {facts.digest}; umask 0002 && cp -R --preserve=timestamps {MOUNTED} {upload} && "
-        f"ipython-builder s2i assemble --pre-build && rm -rf {kept}/tree && "
-        f"cp -R --preserve=timestamps {upload} {kept}/tree && rm -rf {upload}"
-    )
-    said = "".join(f"{name}={shlex.quote(value)} " for name, value in sorted(facts.origin.items()))
-    own = (
-        f": {facts.digest}; umask 0002 && cp -R --preserve=timestamps {kept}/tree {upload} && "
-        f"{said}ipython-builder s2i assemble --no-hooks && rm -rf {upload}"
-    )
-    mount = f"--mount=type=bind,source={SOURCE}{_AT.source},target={MOUNTED}"
+    keep = f"rm -rf {kept}/tree && {_COPY} {upload} {kept}/tree"
+    hook = _with_tree(MOUNTED, f"ipython-builder s2i assemble --pre-build && {keep}", facts.digest)
+    own = _told(facts) + "ipython-builder s2i assemble --no-hooks"
     return [
-        Run("pre-build", hook, (mount, _CACHE, cache)),
-        Run("everything", own, (_CACHE, cache, *_SECRETS)),
+        Run("pre-build", hook, (_mount(f"{SOURCE}{_AT.source}"), _CACHE, cache)),
+        Run("everything", _with_tree(f"{kept}/tree", own, facts.digest), (_CACHE, cache, *_SECRETS)),
         *_post_build(facts),
     ]
 
@@ -171,11 +162,20 @@ def _post_build(facts: Facts) -> list[Step]:
 
 def _assemble(layer: str, folder: str, script: str, digest: str) -> Run:
     """A step that has a folder of the context as its own where S2I has the repository, and leaves nothing."""
+    return Run(layer, _with_tree(MOUNTED, script, digest), (_mount(folder), _CACHE, *_SECRETS))
+
+
+def _with_tree(tree: str, script: str, digest: str) -> str:
+    """The line of a step for which a copy of `tree` is where S2I has the repository."""
     # The digest: not every engine looks at the content of what is mounted before it takes a layer it has.
     upload = _AT.upload
-    line = (
-        f": {digest}; umask 0002 && cp -R --preserve=timestamps {MOUNTED} {upload} && "
-        f"{script} && rm -rf {upload}"
-    )
-    mount = f"--mount=type=bind,source={folder},target={MOUNTED}"
-    return Run(layer, line, (mount, _CACHE, *_SECRETS))
+    return f": {digest}; umask 0002 && {_COPY} {tree} {upload} && {script} && rm -rf {upload}"
+
+
+def _mount(folder: str) -> str:
+    return f"--mount=type=bind,source={folder},target={MOUNTED}"
+
+
+def _told(facts: Facts) -> str:
+    """What stands before a command that shall know where the repository is from."""
+    return "".join(f"{name}={shlex.quote(value)} " for name, value in sorted(facts.origin.items()))
