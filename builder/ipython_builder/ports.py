@@ -93,8 +93,18 @@ def block(taken: Iterable[int]) -> int:
     )
 
 
-def viewer(host: str, taken: Iterable[int]) -> int:
-    """A free port for a viewer: 8080, or the next one that is free and not another cluster's."""
+def viewer(host: str, taken: Iterable[int], wanted: int | None = None) -> int:
+    """The port `wanted` for a viewer, else a free one: 8080, or the next that is not another cluster's.
+
+    Raises:
+        BuilderError: the one wanted is in use, or none is free.
+    """
+    if wanted is not None:
+        if not free(host, wanted) or not reserve(wanted):
+            raise BuilderError(
+                f"port {wanted} on {host} is in use", "name another with --port, or none for a free one"
+            )
+        return wanted
     held = set(taken)
     for port in range(VIEWER_PORT, VIEWER_PORT + 1000):
         if port not in held and free(host, port) and reserve(port):

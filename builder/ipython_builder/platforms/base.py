@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -66,6 +66,38 @@ def check_engines(count: int) -> None:
         raise UsageError(
             f"{count} engines cannot be had", f"any number from 0 to {cluster.MAX_ENGINES:,} can"
         )
+
+
+def check_same(
+    label: str, asked: Source, *, same: bool, source: str, ref: str | None, context_dir: str | None
+) -> None:
+    """See that `asked` is what the cluster of this label is made of.
+
+    Args:
+        same: whether it is the same place; what narrows it is looked at here.
+
+    Raises:
+        UsageError: it is another source, ref or folder.
+    """
+    narrowed = [(asked.ref, ref, "ref"), (asked.context_dir, context_dir, "context-dir")]
+    if not same or any(wanted and wanted != has for wanted, has, _ in narrowed):
+        place = " ".join([source, *(f"--{name} {has}" for _, has, name in narrowed if has)])
+        raise UsageError(
+            f"{label} is already a cluster of {place}",
+            f"use another --label, or `ipython-builder down {label}` first",
+        )
+
+
+def new_label(taken: Collection[str]) -> str:
+    """A random label that is not `taken`."""
+    while (label := cluster.random_label()) in taken:
+        pass
+    return label
+
+
+def not_running(label: str) -> BuilderError:
+    """What to say of a cluster that is there and does not run."""
+    return BuilderError(f"{label} does not run", f"start it: ipython-builder up --label {label} SOURCE")
 
 
 class Platform(Protocol):

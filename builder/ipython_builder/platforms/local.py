@@ -18,7 +18,7 @@ from ipython_builder.control import NoSupervisor
 from ipython_builder.errors import BuilderError, Transient, UsageError
 from ipython_builder.events import Reporter
 from ipython_builder.platforms import supervision
-from ipython_builder.platforms.base import Console, Up, check_engines
+from ipython_builder.platforms.base import Console, Up, check_engines, new_label, not_running
 from ipython_builder.platforms.making import Maker
 from ipython_builder.platforms.turns import turn
 from ipython_builder.record import Home, Record
@@ -35,7 +35,7 @@ class Local:
         self.root = settings.state_dir / "clusters"
 
     def up(self, request: Up) -> dict[str, Any]:
-        label = cluster.check_label(request.label) if request.label else self._new_label()
+        label = cluster.check_label(request.label) if request.label else new_label(self.labels())
         if request.engines is not None:
             check_engines(request.engines)
         home = Home(self.root / label)
@@ -114,7 +114,7 @@ class Local:
         try:
             return supervision.wait_for_engines(home, count, self.reporter)
         except NoSupervisor as error:
-            raise _not_running(label) from error
+            raise not_running(label) from error
 
     def password(self, label: str) -> str:
         try:
@@ -128,7 +128,7 @@ class Local:
         home = self._home(label)
         made = record.load(home)
         if made is None or not supervision.alive(home):
-            raise _not_running(label)
+            raise not_running(label)
         return made.url, self.password(label)
 
     def logs(self, label: str, role: str | None, *, follow: bool, last: int) -> Iterator[str]:
@@ -142,7 +142,7 @@ class Local:
         home = self._home(label)
         made = record.load(home)
         if made is None or not supervision.alive(home):
-            raise _not_running(label)
+            raise not_running(label)
         argv = [str(home.thin / "bin" / "python"), "-m", "ipython_cluster.console", *words]
         return Console(argv, environ(made, home, os.environ), Path(made.notebooks))
 
@@ -197,11 +197,6 @@ class Local:
                 "set IPYTHON_BUILDER_STATE_DIR to another folder",
             ) from error
 
-    def _new_label(self) -> str:
-        while (label := cluster.random_label()) in self.labels():
-            pass
-        return label
-
     def _locked(self, label: str) -> AbstractContextManager[None]:
         """One `up` or `down` of a label at a time."""
         return turn(label, self.root, self.root / label, "up or down")
@@ -244,7 +239,3 @@ def _restarts(before: Record, after: Record) -> bool:
 
 def _environment(made: Record) -> dict[str, str]:
     return {"key": made.environment, "path": made.environment_path, "python": made.python}
-
-
-def _not_running(label: str) -> BuilderError:
-    return BuilderError(f"{label} does not run", f"start it: ipython-builder up --label {label} SOURCE")

@@ -24,9 +24,9 @@ from ipython_builder import (
     thin,
     tree,
 )
-from ipython_builder.errors import BuilderError, UsageError
+from ipython_builder.errors import BuilderError
 from ipython_builder.events import Reporter
-from ipython_builder.platforms.base import Up
+from ipython_builder.platforms.base import Up, check_same
 from ipython_builder.record import Begun, Home, Record
 from ipython_builder.settings import Settings
 
@@ -74,16 +74,9 @@ class Maker:
         """
         asked = request.source
         same = str(asked.folder) == made.checkout if asked.folder else asked.text == made.source
-        narrowed = [
-            (asked.ref, made.ref, "ref"),
-            (asked.context_dir, made.context_dir, "context-dir"),
-        ]
-        if not same or any(wanted and wanted != has for wanted, has, _ in narrowed):
-            place = " ".join([made.source, *(f"--{name} {has}" for _, has, name in narrowed if has)])
-            raise UsageError(
-                f"{home.label} is already a cluster of {place}",
-                f"use another --label, or `ipython-builder down {home.label}` first",
-            )
+        check_same(
+            home.label, asked, same=same, source=made.source, ref=made.ref, context_dir=made.context_dir
+        )
         self.reporter.log(f"{home.label} is there already: putting it right")
         checkout = source.Checkout(
             Path(made.checkout),
@@ -184,13 +177,7 @@ class Maker:
         """
         if before and request.port in (None, before.viewer_port):
             return before.viewer_port
-        if request.port is None:
-            return ports.viewer(host, [made.viewer_port for made in self.others])
-        if not ports.free(host, request.port) or not ports.reserve(request.port):
-            raise BuilderError(
-                f"port {request.port} on {host} is in use", "name another with --port, or none for a free one"
-            )
-        return request.port
+        return ports.viewer(host, [made.viewer_port for made in self.others], wanted=request.port)
 
     def run_hook(self, checkout: source.Checkout, hooks: Sequence[str], name: str) -> None:
         """Run one of the repository's hooks, output shown, without the caller's environment."""

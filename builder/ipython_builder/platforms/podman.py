@@ -22,7 +22,7 @@ from ipython_builder.build import image, reference
 from ipython_builder.errors import BuilderError, Transient, Unavailable, UsageError
 from ipython_builder.events import Phase, Reporter, counted
 from ipython_builder.platforms import merged, parts, said
-from ipython_builder.platforms.base import Console, Up, check_engines
+from ipython_builder.platforms.base import Console, Up, check_engines, check_same, new_label, not_running
 from ipython_builder.platforms.containers import Client, PortInUse, client
 from ipython_builder.platforms.elsewhere import Elsewhere, Elsewheres
 from ipython_builder.platforms.parts import Names
@@ -59,7 +59,7 @@ class Containers:
 
     def up(self, request: Up) -> dict[str, Any]:
         """See `Platform`."""
-        label = cluster.check_label(request.label) if request.label else self._new_label()
+        label = cluster.check_label(request.label) if request.label else new_label(self.store.labels())
         if request.engines is not None:
             check_engines(request.engines)
         with self.store.locked(label):
@@ -119,18 +119,15 @@ class Containers:
             UsageError: the label is another source's.
         """
         asked = request.source
-        narrowed = [
-            (asked.ref, before.ref, "ref"),
-            (asked.context_dir, before.context_dir, "context-dir"),
-        ]
-        if str(asked.folder or asked.text) != before.source or any(
-            wanted and wanted != has for wanted, has, _ in narrowed
-        ):
-            place = " ".join([before.source, *(f"--{name} {has}" for _, has, name in narrowed if has)])
-            raise UsageError(
-                f"{before.label} is already a cluster of {place}",
-                f"use another --label, or `ipython-builder down {before.label}` first",
-            )
+        same = str(asked.folder or asked.text) == before.source
+        check_same(
+            before.label,
+            asked,
+            same=same,
+            source=before.source,
+            ref=before.ref,
+            context_dir=before.context_dir,
+        )
         self.reporter.log(f"{before.label} is there already, in {self.name}: putting it right")
         host = request.host or before.host
         ports.check_host(host)
@@ -317,7 +314,7 @@ class Containers:
             made = replace(self._known(label), engines=count)
             found = self._found(label)
             if "controller" not in found:
-                raise _not_running(label)
+                raise not_running(label)
             if "engine" in found:
                 self._scale(label, count)
                 self.store.save(made)
@@ -349,7 +346,7 @@ class Containers:
         name = Names(label, made.user).viewer
         answer = self._inside(name, "ipython-builder", "password", label)
         if answer is None:
-            raise _not_running(label)
+            raise not_running(label)
         return answer.strip()
 
     def viewer(self, label: str) -> tuple[str, str]:
@@ -377,7 +374,7 @@ class Containers:
         made = self._known(label)
         found = self._found(label).get("viewer")
         if not found or not found["State"].get("Running"):
-            raise _not_running(label)
+            raise not_running(label)
         terminal = ["--tty"] if sys.stdin is not None and sys.stdin.isatty() else []
         argv = [shutil.which(self.client.program) or self.client.program, "exec", "--interactive", *terminal]
         argv += [Names(label, made.user).viewer, "ipython-builder", "console", label, *words]
@@ -503,19 +500,8 @@ class Containers:
 
     def _port(self, host: str, wanted: int | None, above: int = 0) -> int:
         """The port asked for, else a free one."""
-        if wanted is None:
-            taken = [one.port for one in self.store.all()]
-            return ports.viewer(host, [*taken, *range(ports.VIEWER_PORT, above + 1)])
-        if not ports.free(host, wanted) or not ports.reserve(wanted):
-            raise BuilderError(
-                f"port {wanted} on {host} is in use", "name another with --port, or none for a free one"
-            )
-        return wanted
-
-    def _new_label(self) -> str:
-        while (label := cluster.random_label()) in self.store.labels():
-            pass
-        return label
+        taken = [one.port for one in self.store.all()]
+        return ports.viewer(host, [*taken, *range(ports.VIEWER_PORT, above + 1)], wanted=wanted)
 
     def _description(self, label: str, state: dict[str, Any]) -> dict[str, Any]:
         made = self._known(label)
@@ -540,7 +526,3 @@ class Containers:
             "notebooks": f"{state.get('notebooks', '')} in the volume {names.workspace}",
             "seconds": {name: round(took, 3) for name, took in self.reporter.seconds.items()},
         }
-
-
-def _not_running(label: str) -> BuilderError:
-    return BuilderError(f"{label} does not run", f"start it: ipython-builder up --label {label} SOURCE")
