@@ -70,7 +70,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
             "platforms.local",
         ),
         *("platforms.elsewhere", "platforms.containers", "platforms.parts", "platforms.merged"),
-        *("platforms.said", "platforms.podman", "platforms.table"),
+        *("platforms.said", "platforms.stock", "platforms.podman", "platforms.table"),
     ),
     "cli": ("cli", "__main__"),
 }

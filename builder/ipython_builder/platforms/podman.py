@@ -19,17 +19,17 @@ from typing import Any
 
 from ipython_builder import cluster, ports, processors
 from ipython_builder.build import image, reference
-from ipython_builder.errors import BuilderError, Transient, Unavailable, UsageError
+from ipython_builder.errors import BuilderError, Unavailable, UsageError
 from ipython_builder.events import Phase, Reporter, counted
 from ipython_builder.platforms import merged, parts, said
 from ipython_builder.platforms.base import Console, Up, check_engines, check_same, new_label, not_running
 from ipython_builder.platforms.containers import Client, PortInUse, client
 from ipython_builder.platforms.elsewhere import Elsewhere, Elsewheres
 from ipython_builder.platforms.parts import Names
+from ipython_builder.platforms.stock import ANSWER_SECONDS, Stock
 from ipython_builder.settings import Settings
 
 START_SECONDS = 120.0  # an engine more may take another second
-ANSWER_SECONDS = 30.0  # in which a supervisor says how it is, on a machine that is busy
 ASK_AGAIN = 0.3
 LIVES = 3  # a part that ended that often will not come up
 
@@ -54,6 +54,11 @@ class Containers:
         if self._client is None:
             self._client = client(self.name)
         return self._client
+
+    @property
+    def stock(self) -> Stock:
+        """What it has of clusters."""
+        return Stock(self.client, self.reporter)
 
     # -- up -----------------------------------------------------------------------------------------------
 
@@ -175,16 +180,16 @@ class Containers:
     def _renew(self, before: Elsewhere, made: Elsewhere) -> None:
         """Let go of what stands on another image; notebooks that somebody has changed stay as they are."""
         self.reporter.log("what it is made of has changed: restarting it")
-        changed = self._changes(before)
-        self._stop(made.label)
+        changed = self.stock.changes(before)
+        self.stock.stop(made.label)
         names = Names(made.label, made.user)
-        self._volume_rm(names.state("engine"))  # the number of engines is in the order now
+        self.stock.volume_rm(names.state("engine"))  # the number of engines is in the order now
         if changed:
             self.reporter.warning(
                 f"the notebooks in the volume {names.workspace} have been changed, and stay as they are"
             )
         else:
-            self._volume_rm(names.workspace)
+            self.stock.volume_rm(names.workspace)
 
     def _ensure(self, made: Elsewhere, password: str | None, *, free: bool) -> None:
         """Have everything that belongs to it, and running.
@@ -201,15 +206,15 @@ class Containers:
                     what=f"the network {names.network} cannot be made",
                 )
             for volume in (names.workspace, names.state("viewer"), names.state("engine")):
-                self._volume(made, volume)
-            if not self._has_secret(names.key):
-                self._secret(made, "key", cluster.new_key())
+                self.stock.volume(made, volume)
+            if not self.stock.has_secret(names.key):
+                self.stock.secret(made, "key", cluster.new_key())
             there = ["key"]
             if password:
-                self._secret(made, "password", password)
-            if password or self._has_secret(names.password):
+                self.stock.secret(made, "password", password)
+            if password or self.stock.has_secret(names.password):
                 there.append("password")
-            found = self._found(made.label)
+            found = self.stock.found(made.label)
             before = self.store.load(made.label)
             moved = before is not None and (before.host, before.port) != (made.host, made.port)
             self.store.save(made)
@@ -294,7 +299,7 @@ class Containers:
         """See `Platform`. Each supervisor is asked in its container, all at once."""
         made = self._known(label)
         try:
-            found = self._found(label)
+            found = self.stock.found(label)
         except Unavailable as error:
             return merged.state(made, {}, {}) | {
                 "state": "unknown",
@@ -312,7 +317,7 @@ class Containers:
         check_engines(count)
         with self.store.locked(label):
             made = replace(self._known(label), engines=count)
-            found = self._found(label)
+            found = self.stock.found(label)
             if "controller" not in found:
                 raise not_running(label)
             if "engine" in found:
@@ -344,7 +349,7 @@ class Containers:
         """See `Platform`. Only the viewer has it."""
         made = self._known(label)
         name = Names(label, made.user).viewer
-        answer = self._inside(name, "ipython-builder", "password", label)
+        answer = self.stock.inside(name, "ipython-builder", "password", label)
         if answer is None:
             raise not_running(label)
         return answer.strip()
@@ -357,7 +362,7 @@ class Containers:
         """See `Platform`. A container has one log of all that is in it."""
         made = self._known(label)
         kinds = said.kinds(role)
-        there = self._found(label)
+        there = self.stock.found(label)
         chosen = {kind: Names(label, made.user).of(kind) for kind in kinds if kind in there}
         if not chosen:
             raise UsageError(
@@ -367,12 +372,12 @@ class Containers:
 
     def log_names(self, label: str) -> list[str]:
         """See `Platform`."""
-        return sorted(self._found(label))
+        return sorted(self.stock.found(label))
 
     def console(self, label: str, words: tuple[str, ...]) -> Console:
         """See `Platform`. It runs in the viewer's container, beside the notebooks."""
         made = self._known(label)
-        found = self._found(label).get("viewer")
+        found = self.stock.found(label).get("viewer")
         if not found or not found["State"].get("Running"):
             raise not_running(label)
         terminal = ["--tty"] if sys.stdin is not None and sys.stdin.isatty() else []
@@ -388,56 +393,16 @@ class Containers:
             made = self._known(label)
             kept = None
             workspace = Names(label, made.user).workspace
-            if not discard and self.client.inspect("volume", workspace) and self._changes(made):
+            if not discard and self.client.inspect("volume", workspace) and self.stock.changes(made):
                 kept = workspace
             self._remove(label, keep=kept)
             phase.done(f"stopped {label}")
         return f"the volume {kept} of {self.name}" if kept else None
 
-    def _changes(self, made: Elsewhere) -> bool:
-        """Whether somebody's work is in the workspace; where nobody can tell, it is taken for that."""
-        if not made.image:
-            return False
-        try:
-            answer = self.client.run(
-                *parts.changes(made.label, made.user, made.image), what="the workspace cannot be looked at"
-            )
-            return bool(json.loads(answer.stdout))
-        except Unavailable:
-            raise
-        except (BuilderError, ValueError) as error:
-            self.reporter.warning(str(error))
-            return True
-
     def _remove(self, label: str, *, keep: str | None) -> None:
-        """Remove whatever has the label, but for the volume `keep`."""
-        engine, mark = self.client, parts.mark(label)
-        self._stop(label)
-        for volume in engine.named("volume", mark):
-            if volume != keep:
-                self._volume_rm(volume)
-        for network in engine.named("network", mark):
-            engine.remove("network", "rm", network, what=f"the network {network} cannot be removed")
-        if engine.kind.secrets:
-            names = Names(label, "")
-            for secret in (names.key, names.password):
-                engine.remove("secret", "rm", secret, what=f"the secret {secret} cannot be removed")
-        # Layers of dependencies stay, as a cache: the next `up` of the same repository takes a moment.
-        name = parts.image(label)
-        engine.remove("rmi", "--no-prune", name, what=f"the image {name} cannot be removed")
+        """Remove whatever has the label, but for the volume `keep`, and forget it."""
+        self.stock.remove(label, keep=keep)
         self.store.remove(label)
-
-    def _stop(self, label: str) -> None:
-        """Stop and remove the containers; engines last, since who asks for their work is gone then."""
-        engine, mark = self.client, parts.mark(label)
-        names = engine.named("container", mark)
-        for some in (
-            [name for name in names if not name.startswith("ipengine-")],
-            [name for name in names if name.startswith("ipengine-")],
-        ):
-            if some:
-                engine.run("stop", "--time", "10", *some, what="containers cannot be stopped", check=False)
-                engine.remove("rm", "--force", "--volumes", *some, what="containers cannot be removed")
 
     # -- parts --------------------------------------------------------------------------------------------
 
@@ -449,54 +414,14 @@ class Containers:
             )
         return made
 
-    def _found(self, label: str) -> dict[str, dict[str, Any]]:
-        """Kind -> what the engine knows of its container."""
-        there = self.client.inspect("container", *self.client.named("container", parts.mark(label)))
-        found = {(one["Config"].get("Labels") or {}).get("ipython-role"): one for one in there}
-        return {kind: found[kind] for kind in parts.KINDS if kind in found}
-
     def _ask(self, made: Elsewhere, kind: str) -> dict[str, Any] | None:
         name = Names(made.label, made.user).of(kind)
-        answer = self._inside(name, "ipython-builder", "status", made.label, "--json")
+        answer = self.stock.inside(name, "ipython-builder", "status", made.label, "--json")
         try:
             found: dict[str, Any] | None = json.loads(answer or "null")
         except ValueError:
             return None
         return found if found and found.get("roles") else None
-
-    def _inside(self, name: str, *words: str) -> str | None:
-        """What a command in a container prints; None where it does not run, or says nothing."""
-        try:
-            answer = self.client.run(
-                "exec", name, *words, what=f"{name} cannot be asked", timeout=ANSWER_SECONDS, check=False
-            )
-        except Transient:
-            return None
-        return answer.stdout or None
-
-    def _volume(self, made: Elsewhere, name: str) -> None:
-        if not self.client.inspect("volume", name):
-            argv = ("volume", "create", *parts.labels(made, "volume"), name)
-            self.client.run(*argv, what=f"the volume {name} cannot be made")
-
-    def _volume_rm(self, name: str) -> None:
-        self.client.remove("volume", "rm", name, what=f"the volume {name} cannot be removed")
-
-    def _has_secret(self, name: str) -> bool:
-        return bool(self.client.inspect("secret" if self.client.kind.secrets else "volume", name))
-
-    def _secret(self, made: Elsewhere, secret: str, content: str) -> None:
-        """Have the engine keep a secret, that it reads from us: no command line has it."""
-        engine, names = self.client, Names(made.label, made.user)
-        name = names.key if secret == "key" else names.password  # noqa: S105
-        what = f"the secret {name} cannot be made"
-        if engine.kind.secrets:
-            engine.remove("secret", "rm", name, what=what)
-            argv = ["secret", "create", *parts.labels(made, "secret"), name, "-"]
-        else:
-            self._volume(made, name)
-            argv = parts.filling(names, secret, made.image)
-        engine.run(*argv, what=what, stdin=content + "\n")
 
     def _port(self, host: str, wanted: int | None, above: int = 0) -> int:
         """The port asked for, else a free one."""
