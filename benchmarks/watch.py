@@ -9,7 +9,6 @@ sides of `start.py` and of `engines.py` are watched by it. It is no benchmark it
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 import time
@@ -35,9 +34,19 @@ def answering(url: str) -> None:
         time.sleep(POLL)
 
 
+def whole(file: str) -> bool:
+    """Whether a JSON file is there and written to its end: the stock controller writes it in place."""
+    try:
+        with open(file) as text:
+            json.load(text)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def registered(file: str, count: int) -> None:
     """Wait for the connection file, for the controller, and for its engines."""
-    while not os.path.exists(file):
+    while not whole(file):
         time.sleep(POLL)
     client = ipp.Client(file, timeout=120)
     while len(client.ids) < count:
