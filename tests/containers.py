@@ -5,11 +5,13 @@ from __future__ import annotations
 import secrets
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from ipython_builder.platforms.parts import Address
 from tests.conftest import Said
 from tests.engine import Container, Engine
 from tests.workbench import until
@@ -33,6 +35,7 @@ class Cluster:
 
     Attributes:
         key: the cluster's key; `secret` is its name in podman.
+        address: the controller's, since the names of Debian 12's podman fail for a minute when a container goes.
         parts: name -> container.
     """
 
@@ -41,6 +44,7 @@ class Cluster:
     network: str
     secret: str
     key: str
+    address: Address
     parts: dict[str, Container] = field(default_factory=dict)
 
     def options(
@@ -49,8 +53,13 @@ class Cluster:
         """Of a container of a kind; of one that runs a command without one."""
         given = {"IPYTHON_CLUSTER_LABEL": label} | ({"IPYTHON_CONTAINER_TYPE": kind} if kind else {}) | env
         key = f"{secret or self.secret},target=/run/secrets/ipython-cluster-key,uid=0,gid=0,mode=0440"
-        alias = ("--network-alias", f"ipcontroller-{label}") if kind == "controller" else ()
-        return (*LIMITS, "--network", self.network, "--secret", key, *alias, *env_options(given), *more)
+        name = f"ipcontroller-{label}"
+        if kind == "controller":
+            where: tuple[str, ...] = ("--network-alias", name)
+            where += ("--ip", self.address.ip, "--mac-address", self.address.mac)
+        else:
+            where = ("--add-host", f"{name}:{self.address.ip}") if label == LABEL else ()
+        return (*LIMITS, "--network", self.network, "--secret", key, *where, *env_options(given), *more)
 
     def add(self, name: str, kind: str, *more: str, image: str = "", **given: str) -> Container:
         """Start a part."""
@@ -58,10 +67,24 @@ class Cluster:
         self.parts[name] = made
         return made
 
+    def until(self, condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+        """Wait for something that must become true; the parts' logs are shown if it does not."""
+        try:
+            return until(condition, what, seconds)
+        except AssertionError as problem:
+            for name, part in self.parts.items():
+                problem.add_note(f"-- the log of {name}:\n{part.logs}")
+            raise
+
     def ready(self, *names: str) -> None:
         """Wait until these parts say that they are."""
         for name in names:
-            until(lambda part=self.parts[name]: probe(part) == 0, f"{name} is ready", 90)
+            self.until(lambda part=self.parts[name]: probe(part) == 0, f"{name} is ready", 90)
+
+    def client(self, name: str, code: str) -> Container:
+        """Start a program with the cluster behind it."""
+        self.parts[name] = self.podman.start(self.image, "python", "-c", code, options=self.options())
+        return self.parts[name]
 
     def kill(self, name: str) -> None:
         """End a part as a lack of memory would, and start it again."""
@@ -103,7 +126,10 @@ def cluster(podman: Engine, image: str) -> Iterator[Cluster]:
     """A cluster that has a key and a network, and no parts yet."""
     key = secrets.token_hex(32)
     with secret(podman, f"{key}\n") as name:
-        made = Cluster(podman, image, podman.network(), name, key)
+        network = podman.network()
+        address = Address.last_of(podman.inspect(network, "network"))
+        assert address is not None
+        made = Cluster(podman, image, network, name, key, address)
         try:
             yield made
         finally:

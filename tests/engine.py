@@ -109,6 +109,14 @@ class Engine:
         at_once = ("--time", "0") if self.name == "podman" else ()
         self("rm", "--force", "--volumes", *at_once, *containers, check=False)
 
+    def images(self, *options: str) -> list[str]:
+        """What it lists; podman gives up where another session removes an image in the meantime."""
+        for _ in range(20):
+            said = self("images", *options, check=False)
+            if not said.rc:
+                return said.stdout.split()
+        return self("images", *options).stdout.split()
+
     def clean(self) -> None:
         """Remove what this session made."""
         mine = f"label={self.mine}"
@@ -117,13 +125,13 @@ class Engine:
         for kind in ("network", "volume"):
             if left := self(kind, "ls", "--quiet", "--filter", mine).stdout.split():
                 self(kind, "rm", *left, check=False)
-        listed = self("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
+        listed = self.images("--format", "{{.Repository}}:{{.Tag}}")
         ours = f"localhost/{LABEL}-{self.session}/"
         if left := [name for name in listed if name.startswith(ours)]:
             self("rmi", "--force", *left, check=False)
         # s2i names its images in a label too, where those that lost their name to the next one keep it.
         named = "label=io.k8s.display-name"
-        for image in self("images", "--quiet", "--filter", "dangling=true", "--filter", named).stdout.split():
+        for image in self.images("--quiet", "--filter", "dangling=true", "--filter", named):
             said = self("image", "inspect", image, check=False)
             if said.rc == 0 and said.json[0]["Config"]["Labels"]["io.k8s.display-name"].startswith(ours):
                 self("rmi", "--force", image, check=False)

@@ -53,7 +53,7 @@ def made_once(engine: Engine, names: tuple[str, ...], key: str, make: Callable[[
 def _forget(engine: Engine, names: tuple[str, ...], kept: int) -> None:
     """Let go of images of old checkout states; the newest of each name stay."""
     for name in names:
-        listed = engine("images", "--format", "{{.Repository}}:{{.Tag}}", name).stdout.split()
+        listed = engine.images("--format", "{{.Repository}}:{{.Tag}}", name)
         for old in [one for one in listed if one.startswith(f"{name}:tests-")][kept:]:
             engine("rmi", old, check=False)
 

@@ -54,7 +54,7 @@ class Stand:
         return self.engine.run(name, *words, options=("--network", "none")).stdout.strip()
 
     def names(self) -> str:
-        return self.engine("images", "--format", "{{.Repository}}:{{.Tag}}").stdout
+        return "\n".join(self.engine.images("--format", "{{.Repository}}:{{.Tag}}"))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -10,12 +11,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from ipython_builder import control
 from ipython_builder.control import NoSupervisor
 from ipython_builder.errors import BuilderError, Transient
+from ipython_builder.record import Home
+from ipython_builder.upkeep import Door
 
 
 @contextmanager
@@ -51,6 +55,36 @@ def test_a_request_is_one_line_and_so_is_the_answer(tmp_path: Path) -> None:
         assert control.ask(tmp_path / "node.sock", "scale", count=3) == {"state": "ready"}
     assert json.loads(asked[0]) == {"do": "scale", "count": 3}
     assert asked[0].endswith(b"\n")
+
+
+def test_a_supervisor_opens_though_a_descriptor_is_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    opened: list[IO[str]] = []
+    bind = control.listen
+
+    def listen(path: Path) -> socket.socket:
+        line = bind(path)
+        opened.append(file.open())  # by a thread, for instance
+        return line
+
+    monkeypatch.setattr(control, "listen", listen)
+
+    async def talk() -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(json.dumps({"heard": json.loads(await reader.readline())}).encode() + b"\n")
+            writer.close()
+
+        home = Home(tmp_path)
+        door = Door(home, serve, 1 << 16)
+        await door.open()
+        assert await asyncio.to_thread(control.ask, home.socket, "scale") == {"heard": {"do": "scale"}}
+        door.close()
+
+    asyncio.run(talk())
+    opened[0].close()
 
 
 def test_a_path_longer_than_a_socket_address(tmp_path: Path) -> None:

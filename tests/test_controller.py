@@ -227,6 +227,20 @@ class Cable:
         command = [*self.before, "ss", "--kill", "--no-header", "--tcp", "dst", self.host]
         return len(subprocess.run(command, check=True, capture_output=True).stdout.splitlines())
 
+    def block(self, port: int) -> None:
+        """Have nothing pass to this port of this end, and end what is connected to it."""
+        self.rule("--append", port)
+        subprocess.run(
+            [*self.before, "ss", "--kill", "--tcp", "dport", f":{port}"], check=True, capture_output=True
+        )
+
+    def unblock(self, port: int) -> None:
+        self.rule("--delete", port)
+
+    def rule(self, what: str, port: int) -> None:
+        command = [*self.before, "iptables", what, "OUTPUT", "--protocol", "tcp", "--dport", str(port)]
+        subprocess.run([*command, "--jump", "DROP"], check=True, capture_output=True)
+
     def close(self) -> None:
         self.far.kill()  # the namespace goes with its last process, and the cable with it
         self.far.wait()
@@ -234,11 +248,18 @@ class Cable:
 
 @pytest.fixture
 def cable() -> Iterator[Cable]:
-    for tool in ("ip", "ss", "unshare", "nsenter"):
+    for tool in ("ip", "ss", "iptables", "unshare", "nsenter"):
         require(tool)
     made = Cable()
     yield made
     made.close()
+
+
+def end_connections(*which: str) -> None:
+    """End connections of this machine, as ss selects them."""
+    command = [require("ss"), "--kill", "--no-header", "--tcp", *which]
+    if not subprocess.run(command, check=True, capture_output=True).stdout:
+        missing("the right to end connections, or CONFIG_INET_DIAG_DESTROY in the kernel")
 
 
 class Interrupted:
@@ -309,6 +330,25 @@ def test_connections_that_only_one_end_believes_in(cable: Cable, tmp_path: Path)
         work.is_over()
 
 
+def test_engines_that_are_known_before_they_can_be_reached(cable: Cable, tmp_path: Path) -> None:
+    with stand(tmp_path, host=cable.host) as there:
+        there.start("controller")
+        there.add(range(2), before=cable.before)
+        work = Interrupted(there, tmp_path / "mark")
+        direct = json.loads((there.security / "ipcontroller-engine.json").read_text())["mux"]
+        cable.block(direct)
+        there.restart_controller()
+        until(lambda: there.uuids == work.uuids and work.rc.ids == [0, 1], "both have registered again")
+        # Sent before the client asks for what was lost, and when it asks no more: nobody gets either.
+        work.submit()
+        hub = json.loads((there.security / "ipcontroller-client.json").read_text())["registration"]
+        end_connections("dst", cable.host, "dport", "=", f":{hub}")
+        time.sleep(8)
+        work.submit()
+        cable.unblock(direct)
+        work.is_over()
+
+
 def test_a_client_whose_connections_break(there: Stand) -> None:
     rc = there.client()
     ports = json.loads((there.security / "ipcontroller-client.json").read_text())
@@ -318,12 +358,7 @@ def test_a_client_whose_connections_break(there: Stand) -> None:
     for _ in range(3):
         tasks = [view.apply_async(eval, sleep(0.02)) for _ in range(40) for view in views]
         tasks[20].wait(SECONDS)
-        done = subprocess.run(
-            [require("ss"), "--kill", "--no-header", "--tcp", *which],
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        if not done.stdout:
-            missing("the right to end connections, or CONFIG_INET_DIAG_DESTROY in the kernel")
+        end_connections(*which)
         results = [got(task) for task in tasks]
         assert len([one for one in results if not isinstance(one, str)]) >= 20
     assert rc.ids == [0, 1]

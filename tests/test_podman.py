@@ -61,7 +61,7 @@ class Place:
         found = {"container": self.engine("ps", "--all", "--quiet", *mine).stdout.split()}
         for kind in ("network", "volume"):
             found[kind] = self.engine(kind, "ls", *mine, "--format", "{{.Name}}").stdout.split()
-        listed = self.engine("images", "--format", "{{.Repository}}").stdout.split()
+        listed = self.engine.images("--format", "{{.Repository}}")
         found["image"] = [name for name in listed if name.endswith(f"/{self.label}")]
         if self.name == "podman":
             secrets = self.engine("secret", "ls", "--format", "{{.Name}}").stdout.split()
@@ -281,6 +281,19 @@ def test_only_who_needs_it_gets_it(engine: str) -> None:
         assert any("ipython-x7k2q-key" in word for word in argv)
         assert any("ipython-x7k2q-password" in word for word in argv) == (kind == "viewer")
         assert ("--publish" in argv) == (kind == "viewer")
+
+
+def test_the_controller_is_found_where_names_fail() -> None:
+    network = {"subnets": [{"subnet": "fd00::/64"}, {"subnet": "10.89.3.0/24", "gateway": "10.89.3.1"}]}
+    address = parts.Address.last_of(network)
+    assert address == parts.Address("10.89.3.254", "02:69:0a:59:03:fe")
+    assert parts.Address.last_of({}) is None
+    lines = {
+        kind: " ".join(parts.container(MADE, kind, KINDS["podman"], [], address)) for kind in parts.KINDS
+    }
+    assert "--ip 10.89.3.254 --mac-address 02:69:0a:59:03:fe" in lines["controller"]
+    assert "--add-host ipcontroller-x7k2q:10.89.3.254" in lines["viewer"]
+    assert "--add-host ipcontroller-x7k2q:10.89.3.254" in lines["engine"]
 
 
 def test_state_is_told_from_what_is_left() -> None:

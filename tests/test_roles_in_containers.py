@@ -43,8 +43,8 @@ def there(podman: Engine, image: str) -> Iterator[Cluster]:
         made.add("viewer", "viewer")
         for name in ("one", "two"):
             part = made.parts[name]
-            until(lambda part=part: "engines wait" in part.logs, f"{name} says that it waits")
-            assert f"no controller at ipcontroller-{LABEL}:10000" in part.logs
+            made.until(lambda part=part: "engines wait" in part.logs, f"{name} says that it waits")
+            assert f"there is no controller at ipcontroller-{LABEL}:10000: nothing listens" in part.logs
             assert probe(part) != 0
             assert probe(part, "live") == 0
         made.add("controller", "controller")
@@ -61,7 +61,9 @@ def test_a_notebook_computes_on_two_engine_containers(there: Cluster, tmp_path: 
     status = viewer.exec("ipython-builder", "status").stdout
     assert LABEL in status
     assert viewer.exec("ipython-builder", "password").stdout.strip()
-    assert "the controller answers" in there.parts["one"].logs
+    there.until(
+        lambda: "the controller answers" in there.parts["one"].logs, "the log says that waiting is over"
+    )
 
 
 def test_what_a_container_is_allowed(there: Cluster) -> None:
@@ -105,10 +107,10 @@ print(task.get(timeout=60), flush=True)
 while mine in rc.ids: __import__("time").sleep(.1)
 print("it is gone", flush=True)
 """
-    client = there.podman.start(there.image, "python", "-c", code, options=there.options())
-    until(lambda: "begun" in client.logs, "the engine works")
+    client = there.client("client", code)
+    there.until(lambda: "begun" in client.logs, "the engine works")
     there.podman("stop", "--time", "40", there.parts["three"].id)
-    until(lambda: "it is gone" in client.logs, "the client knows that it is gone", 10)
+    there.until(lambda: "it is gone" in client.logs, "the client knows that it is gone", 10)
     assert "finished" in client.logs
     assert there.parts["three"].inspect()["State"]["ExitCode"] == 0
     assert there.ids() == [0, 1, 2]
@@ -124,13 +126,13 @@ while not os.path.exists("/tmp/go"): time.sleep(.1)
 rc.wait_for_engines(3, timeout=60, interactive=False)
 print("again", rc[:].apply_sync(os.getpid), rc[:].pull("kept", block=True), flush=True)
 """
-    client = there.podman.start(there.image, "python", "-c", code, options=there.options())
-    until(lambda: "first" in client.logs, "the client works")
+    client = there.client("client", code)
+    there.until(lambda: "first" in client.logs, "the client works")
     there.kill("controller")
     there.ready("controller", "one", "two")
-    until(lambda: there.ids() == [0, 1, 2], "new clients see all engines")
+    there.until(lambda: there.ids() == [0, 1, 2], "new clients see all engines")
     client.exec("touch", "/tmp/go")
-    until(lambda: "again" in client.logs, "the open client goes on")
+    there.until(lambda: "again" in client.logs, "the open client goes on")
     pids = client.logs.splitlines()[0].removeprefix("first ")
     assert f"again {pids} [42, 42, 42]" in client.logs
     assert (
@@ -144,7 +146,7 @@ def test_engines_and_viewer_come_again(there: Cluster) -> None:
     there.kill("viewer")
     there.ready("two", "viewer")
     # Its supervisor could say nothing: the controller hears no heartbeat of them for half a minute.
-    until(lambda: len(there.ids()) == 3, "the old engines are forgotten, the new ones are there", 90)
+    there.until(lambda: len(there.ids()) == 3, "the old engines are forgotten, the new ones are there", 90)
     code = f"{CLIENT}; print(*rc.load_balanced_view().map_sync(abs, range(-40, 0)))"
     assert len(there.python(code).stdout.split()) == 40
     assert there.parts["viewer"].exec("python", "-c", f"{CLIENT}; print(len(rc.ids))").stdout.strip() == "3"
@@ -154,7 +156,7 @@ def test_another_key_is_refused(there: Cluster) -> None:
     with containers.secret(there.podman, "f" * 64) as other:
         part = there.add("stranger", "engine", secret=other)
         words = f"the controller at ipcontroller-{LABEL}:10000 does not answer to this cluster key"
-        until(lambda: words in part.logs, "the log says it")
+        there.until(lambda: words in part.logs, "the log says it")
         assert probe(part) != 0
         assert probe(part, "live") == 0
         part.rm()
@@ -185,7 +187,7 @@ except urllib.error.HTTPError: pass
         there.podman.run(
             there.image, "python", "-c", code.replace("viewer.of.tests", viewer), options=there.options()
         )
-        until(lambda: plain.encode() in file.read_bytes(), "the capture has what is not encrypted")
+        there.until(lambda: plain.encode() in file.read_bytes(), "the capture has what is not encrypted")
         capture.terminate()
         capture.communicate()
     captured = file.read_bytes()

@@ -27,6 +27,8 @@ class Herald:
         self.context = zmq.asyncio.Context()
         self.line = self.context.socket(zmq.DEALER)
         self.line.linger = 500  # milliseconds: the last word of a node that stops
+        # As `ipython_cluster.registration.hurry`: one packet that got lost is not waited for.
+        self.line.connect_timeout, self.line.handshake_ivl = 3000, 10_000
         if link.curve:
             self.line.curve_serverkey = cluster.curve_keys(link)[0].encode()
             self.line.curve_publickey, self.line.curve_secretkey = zmq.curve_keypair()

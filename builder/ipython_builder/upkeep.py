@@ -34,7 +34,8 @@ class Door:
 
     async def open(self) -> None:
         self.close()
-        self.server = await asyncio.start_unix_server(
+        # Not start_unix_server: it looks at the socket's name, which led there only while it was bound.
+        self.server = await asyncio.start_server(
             self.serve, sock=control.listen(self.home.socket), limit=self.limit
         )
 

@@ -19,12 +19,11 @@ import threading  # noqa: E402
 # A fifth of a second and eight megabytes an engine for a debugger that nobody can attach to one.
 sys.modules.setdefault("debugpy", None)  # type: ignore[arg-type]
 
-import zmq  # noqa: E402
 from ipyparallel import error  # noqa: E402
 from ipyparallel.engine import app  # noqa: E402
 
 from ipython_cluster.channel import Channel  # noqa: E402
-from ipython_cluster.registration import Registration  # noqa: E402
+from ipython_cluster.registration import Registration, hurry  # noqa: E402
 
 
 class Kernel(app.Kernel):  # type: ignore[misc]
@@ -77,8 +76,7 @@ class Engine(app.IPEngine):
                 raise
 
     def register(self):
-        # A first word that a connection lost is said again over the next one; libzmq waits thirty seconds.
-        self.context.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        hurry(self.context)
         # Watched from before the first word: the controller that heard it may die before another knows us.
         self.registration.watch()
         return super().register()
@@ -106,6 +104,7 @@ class Engine(app.IPEngine):
     def registered(self):
         gc.enable()
         self.registration.done = True
+        self.registration.follow(self.shell_socket)
         self.channel.send(ready=True, id=self.id, uuid=self.ident)
 
     def init_engine(self):
@@ -113,7 +112,6 @@ class Engine(app.IPEngine):
         with_notebooks()
 
 
-HANDSHAKE_MS = 10_000
 ARGUMENTS = [
     "--log-level=INFO",
     "--IPEngine.enable_nanny=False",

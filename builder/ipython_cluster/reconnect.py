@@ -16,6 +16,8 @@ import zmq
 from ipyparallel import error, serialize
 from zmq.eventloop.zmqstream import ZMQStream
 
+from ipython_cluster.registration import hurry
+
 KNOWN = "ipython_cluster_known"  # as in scheduler
 ASK_SECONDS = 1.0  # between two questions; the first is asked as long after the new connection
 ROUNDS = 4  # after which there is more time between them
@@ -32,6 +34,12 @@ def extend(module):
 
     def _connect(self, sshserver, ssh_kwargs, timeout):
         name = None
+        where = self._config["registration"]
+        if where.startswith("tcp:") and not self._ssh:
+            # It was connected before anybody could say how; nothing has been sent yet.
+            hurry(self._query_socket)
+            self._query_socket.disconnect(where)
+            self._query_socket.connect(where)
         try:
             name = None if self._connected else controller_of(self, timeout)
             if name:
@@ -39,6 +47,7 @@ def extend(module):
                 context = self._context
                 self._context = zmq.Context.shadow(context.underlying)
                 self._context.setsockopt(zmq.IDENTITY, self.session.bsession)
+                hurry(self._context)
         except TimeoutError:
             raise
         except Exception as problem:
@@ -88,7 +97,7 @@ class Watch:
     def __init__(self, client):
         self.client = weakref.ref(client)
         self.round = 0  # how many connections have broken; what an earlier round still wants to do is over
-        self.asked = {}  # msg_id of a question -> (engine or None, what its answer decides)
+        self.asked = {}  # msg_id of a question -> (its way: stream and engine, what its answer decides)
         self.seen = set()  # engines that the controller knows
         self.broken = set()  # of these, who has come to it again
 
@@ -220,7 +229,7 @@ class Watch:
 
     def send(self, client, stream, msg_type, uuid, msg_ids, content=None, metadata=None, **options):
         msg = client.session.msg(msg_type, content or {}, metadata=metadata)
-        self.asked[msg["header"]["msg_id"]] = (uuid, set(msg_ids))
+        self.asked[msg["header"]["msg_id"]] = ((stream, uuid), set(msg_ids))
         client.session.send(stream, msg, **options)
 
     def answered(self, msg):
@@ -231,13 +240,20 @@ class Watch:
             parent = msg["metadata"].get("original_msg_id") or parent
         if client is None or parent not in self.asked:
             return False
-        uuid, msg_ids = self.asked.pop(parent)
+        way, msg_ids = self.asked[parent]
+        uuid = way[1]
+        # What went the same way before it and has no answer yet, was lost.
+        for question in list(self.asked):
+            if self.asked[question][0] == way:
+                del self.asked[question]
+            if question == parent:
+                break
         if uuid is None:
             msg_ids &= set(msg["content"].get("unknown", ()))
-        for one in list(msg_ids):
-            # Several engines answer for one reply: the last of them decides.
-            if any(one in others for _, others in self.asked.values() if uuid is not None):
-                msg_ids.discard(one)
+        # Several engines answer for one reply: the last of them decides.
+        for (_, other), others in self.asked.values():
+            if uuid is not None and other not in (None, uuid):
+                msg_ids -= others
         self.fail(client, msg_ids & client.outstanding, uuid)
         return True
 

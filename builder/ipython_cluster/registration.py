@@ -2,15 +2,32 @@
 
 Looking at heartbeats would not do: a new controller that is there within a second sends them too, to
 engines it has never heard of. A second socket to the registration port shows every reconnection. Kernel and
-the other sockets stay as they are, since libzmq connects them again to the same ports.
+the other sockets stay as they are, since libzmq connects them again to the same ports. Each of them does so
+in its own time, which is seconds where names are slow to be found, and what is sent to it before is lost: so
+the hub is asked again when the last of them is back, and has the clients look after their tasks.
 """
 
 import os
 import threading
+from typing import Any
 
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
 RETRY_MS = 2000  # between two attempts to register again
+AGAIN, FOLLOW = b"a", b"f"  # what the thread is told
+CONNECT_MS = 3000
+HANDSHAKE_MS = 10_000
+
+
+def hurry(what):
+    """Have a socket, or all that a context will make, try anew where the other end says nothing.
+
+    The system repeats a first packet that got lost after 1, 3, 7, 15 and 31 seconds: a network that is whole
+    again would be noticed late. libzmq waits thirty seconds for a handshake.
+    """
+    what.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_MS)
+    what.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
 
 
 class Registration:
@@ -23,6 +40,7 @@ class Registration:
     def __init__(self, engine):
         self.engine = engine
         self.done = False
+        self.tasks: Any = None
         self.reached = threading.Event()
         self.hearing, self.telling = os.pipe()
 
@@ -37,7 +55,12 @@ class Registration:
     def told(self, message):
         """The supervisor knows that the controller does not know us."""
         if message.get("register"):
-            os.write(self.telling, b".")
+            os.write(self.telling, AGAIN)
+
+    def follow(self, socket):
+        """Ask too when one of this socket's connections is whole again; called in the socket's own thread."""
+        self.tasks = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        os.write(self.telling, FOLLOW)
 
     def connect(self):
         engine = self.engine
@@ -66,16 +89,29 @@ class Registration:
         for source in (whole, line, self.hearing):
             poller.register(source, zmq.POLLIN)
         unsure = False
+        broken = set()  # addresses whose connections tasks would come by
         while True:
             events = dict(poller.poll(RETRY_MS if unsure else None))
+            again = unsure and not events
             if line in events:
                 line.recv_multipart()  # accepted, or "uuid in use": either way it knows us
                 unsure = False
             if whole in events:
                 whole.recv_multipart()
+                again = True
             if self.hearing in events:
-                os.read(self.hearing, 4096)
-            if whole in events or self.hearing in events or (unsure and not events):
+                said = os.read(self.hearing, 4096)
+                again = again or bool(said.replace(FOLLOW, b""))
+                if FOLLOW in said:
+                    poller.register(self.tasks, zmq.POLLIN)
+            if self.tasks in events:
+                event = parse_monitor_message(self.tasks.recv_multipart())
+                if event["event"] == zmq.EVENT_DISCONNECTED:
+                    broken.add(event["endpoint"])
+                elif event["endpoint"] in broken:
+                    broken.discard(event["endpoint"])
+                    again = again or not broken
+            if again:
                 unsure = True
                 if self.done:
                     content = {"uuid": engine.ident, "id": engine.id}

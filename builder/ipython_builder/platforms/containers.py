@@ -25,16 +25,20 @@ class Kind:
     Attributes:
         secrets: whether it keeps secrets itself; else they are files of a volume.
         tmpfs: what must be writable beside volumes. podman puts an empty /run over a read-only one.
+        names_fail: whether names in a network may go unanswered for a minute after a container has gone.
+            The kernel gives the bridge another hardware address then, unless one was set: netavark does so
+            since 1.9 (containers/netavark#833), docker always did.
     """
 
     name: str
     secrets: bool
     tmpfs: tuple[str, ...]
+    names_fail: bool
 
 
 KINDS = {
-    "podman": Kind("podman", True, ("/tmp", "/run/secrets")),  # noqa: S108  in a container
-    "docker": Kind("docker", False, ("/tmp",)),  # noqa: S108
+    "podman": Kind("podman", True, ("/tmp", "/run/secrets"), True),  # noqa: S108  in a container
+    "docker": Kind("docker", False, ("/tmp",), False),  # noqa: S108
 }
 
 

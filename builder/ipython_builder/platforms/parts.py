@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ipaddress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ipython_builder.container import VIEWER_PORT
 from ipython_builder.places import Places
@@ -62,6 +64,27 @@ class Names:
         return {"controller": self.controller, "viewer": self.viewer, "engine": self.engine}[kind]
 
 
+@dataclass(frozen=True)
+class Address:
+    """Where the controller is, whenever it is started, in a network whose names may fail.
+
+    With another hardware address, what others remember of the IP address would be wrong for half a minute.
+    """
+
+    ip: str
+    mac: str
+
+    @classmethod
+    def last_of(cls, network: Mapping[str, Any]) -> Address | None:
+        """The last address of a network as podman describes it; it gives others away from the first on."""
+        for one in network.get("subnets") or []:
+            subnet = ipaddress.ip_network(one["subnet"])
+            if isinstance(subnet, ipaddress.IPv4Network) and subnet.num_addresses >= 8:
+                ip = subnet.broadcast_address - 1
+                return cls(str(ip), "02:69:" + ip.packed.hex(":"))  # 02: nobody's hardware
+        return None
+
+
 def mark(label: str) -> str:
     """The label on everything that belongs to a cluster."""
     return f"ipython-cluster={label}"
@@ -84,17 +107,24 @@ def labels(made: Elsewhere, role: str) -> list[str]:
     return [word for name, value in said.items() if value for word in ("--label", f"{name}={value}")]
 
 
-def container(made: Elsewhere, kind: str, engine: Kind, secrets: Sequence[str]) -> list[str]:
+def container(
+    made: Elsewhere, kind: str, engine: Kind, secrets: Sequence[str], address: Address | None = None
+) -> list[str]:
     """The command line that starts a part.
 
     Args:
         kind: controller, viewer or engine.
         secrets: which of "key" and "password" there are.
+        address: the controller's, if it has a fixed one.
     """
     names = Names(made.label, made.user)
     argv = ["run", "--detach", "--name", names.of(kind), "--network", names.network, *labels(made, kind)]
     argv += [*CONFINED, "--restart=unless-stopped", f"--stop-timeout={STOP_SECONDS}", "--shm-size=1g"]
     argv += [word for folder in engine.tmpfs for word in ("--tmpfs", folder)]
+    if address and kind == "controller":
+        argv += ["--ip", address.ip, "--mac-address", address.mac]
+    elif address:
+        argv += ["--add-host", f"{names.controller}:{address.ip}"]
     said = {
         "IPYTHON_CONTAINER_TYPE": kind,
         "IPYTHON_CLUSTER_LABEL": made.label,

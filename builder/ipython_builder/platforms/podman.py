@@ -230,17 +230,19 @@ class Containers:
         self, made: Elsewhere, kind: str, found: dict[str, Any] | None, secrets: list[str], *, free: bool
     ) -> Elsewhere:
         """Have a container run; returns what the cluster is made of, where its port had to be another."""
-        name = Names(made.label, made.user).of(kind)
+        names = Names(made.label, made.user)
+        name = names.of(kind)
         what = f"the container {name} cannot be started"
         if found and found["State"].get("Running"):
             return made
         if found:
             self.client.run("start", name, what=what)
             return made
+        address = self.stock.address(names.network)
         while True:
             self.client.remove("rm", "--force", name, what=f"{name} cannot be removed")
             try:
-                self.client.run(*parts.container(made, kind, self.client.kind, secrets), what=what)
+                self.client.run(*parts.container(made, kind, self.client.kind, secrets, address), what=what)
                 return made
             except PortInUse:
                 if not free or kind != "viewer":

@@ -38,6 +38,11 @@ class Stock:
             return None
         return answer.stdout or None
 
+    def address(self, network: str) -> parts.Address | None:
+        """Where the controller shall be in its network, if names may fail there."""
+        found = self.client.inspect("network", network) if self.client.kind.names_fail else []
+        return parts.Address.last_of(found[0]) if found else None
+
     def changes(self, made: Elsewhere) -> bool:
         """Whether somebody's work is in the workspace; where nobody can tell, it is taken for that."""
         if not made.image:
