@@ -4,7 +4,8 @@ The time is from typing until a client in the engines' environment sees all of t
 the controller, the engines and what starts and guards them used from then until a second after. Memory (PSS)
 is that of the controller and the engines at that moment: the stock side's nannies and our pool count,
 `ipcluster` itself and our supervisor do not. Both sides are warm, with the same version of ipyparallel. Bar,
-at 64 engines: 10 times faster, and at most 0.3 of the memory.
+at 64 engines: 10 times faster, and at most 0.3 of the memory. Where the stock side does not have all engines
+at once within five minutes, ours is measured alone.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import start
 from ipython_builder import processes
 
 COUNTS = (4, 16, 64, 256)
-LIMIT = 600.0  # seconds after which a start has failed
+LIMIT = 300.0  # seconds after which a start has failed
 SETTLE = 1.0  # seconds after the last engine registered
 MIB = 2**20
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -193,15 +194,20 @@ def cases(count: int, peer: list[Figures], ours: list[Figures]) -> list[common.C
     ]
 
 
-def thousand(ours: Ours) -> str:
-    """How 1,000 engines of ours fare."""
-    ours.scale(1000)
-    (took,) = ours.figures.pop(1000)
+def alone(ours: Ours, count: int) -> Figures:
+    """How engines of ours fare where there is nothing to compare them with."""
+    ours.scale(count)
+    return ours.figures.pop(count)[-1]
+
+
+def words(took: Figures) -> str:
+    return f"{took.seconds:.3f} s, {took.memory / 2**30:.2f} GiB, {took.cpu:.1f} s of CPU"
+
+
+def thousand(took: Figures) -> str:
+    """What there is to say about 1,000 engines."""
     met = took.seconds <= THOUSAND_SECONDS and took.memory <= THOUSAND_BYTES
-    return (
-        f"{took.seconds:.3f} s, {took.memory / 2**30:.2f} GiB, {took.cpu:.1f} s of CPU  "
-        f"within 60 s and 16 GB: {'met' if met else 'MISSED'}"
-    )
+    return f"{words(took)}  within 60 s and 16 GB: {'met' if met else 'MISSED'}"
 
 
 def main() -> None:
@@ -226,12 +232,17 @@ def main() -> None:
             ours.scale(2)
             peer.figures.clear()
             ours.figures.clear()
-        for count in counts:
-            common.take_turns(
-                options.runs, functools.partial(peer.scale, count), functools.partial(ours.scale, count)
-            )
+        for count in list(counts):
+            try:
+                common.take_turns(
+                    options.runs, functools.partial(peer.scale, count), functools.partial(ours.scale, count)
+                )
+            except start.NotThere:
+                counts.remove(count)
+                said = f"not all at once within {LIMIT:.0f} s by `ipcluster start`"
+                more[f"{count}_engines"] = f"{words(alone(ours, count))}; {said}"
         if options.thousand:
-            more["a_thousand_engines"] = thousand(ours)
+            more["a_thousand_engines"] = thousand(alone(ours, 1000))
     compared = [case for count in counts for case in cases(count, peer.figures[count], ours.figures[count])]
     common.report("engines from none, warm", "ipcluster start", compared, options, **more)
 

@@ -30,6 +30,10 @@ WATCH = Path(__file__).with_name("watch.py")
 LIMIT = 180.0  # seconds after which a start has failed
 
 
+class NotThere(SystemExit):
+    """What was waited for did not come; said as the last words, where nobody catches it."""
+
+
 class Watcher:
     """Another process that looks at the page and at the engines; it is up before anything is typed.
 
@@ -57,7 +61,7 @@ class Watcher:
         finally:
             alarm.cancel()
         if not said:
-            sys.exit(f"no page or no engines within {limit:.0f} s")
+            raise NotThere(f"no page or no engines within {limit:.0f} s")
         moments: dict[str, float] = json.loads(said)
         return moments
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,6 +14,8 @@ from collections.abc import Mapping
 import pytest
 
 from tests.conftest import CHECKOUT, Home
+from tests.engine import Engine
+from tests.engines import Images
 
 CASES = {
     "cli": {"first words"},
@@ -54,6 +58,20 @@ def test_it_runs_and_prints_its_table(name: str, home: Home) -> None:
     assert "MISSED" not in said
     assert table(said) == CASES[name], said
     assert "MISSED" not in said
+
+
+@pytest.mark.timeout(1800)
+def test_images_are_built_and_started(home: Home, podman: Engine, builder_image: Images) -> None:
+    said = run(home, "images", "--builder", builder_image.builder, env=podman.env)
+    expected = {"clean build", "notebook changed", "pushed", "image", "first page"}
+    expected |= {f"{name}, viewer's JupyterLab" for name in ("image", "first page")}
+    if os.environ.get("S2I") or shutil.which("s2i"):
+        expected.add("the same, by s2i")
+    else:
+        assert "left out: s2i" in said
+    assert table(said) == expected, said
+    left = podman.images("--format", "{{.Repository}}")
+    assert not [name for name in left if name.startswith("localhost/ipython-builder-benchmark-")]
 
 
 @pytest.mark.slow

@@ -276,6 +276,28 @@ def test_a_hook_after_the_build(cli: Cli, stand: Stand, repository: Path) -> Non
     assert "a.ipynb" in stand.inside(f"{stand.prefix}-h", "cat", "/opt/app-root/after")
 
 
+def test_a_hook_whose_work_was_pruned(cli: Cli, podman: Engine, small: Path, repository: Path) -> None:
+    builder = podman.build((small / "Containerfile").read_text(), small, "builder")
+    hooks = repository / ".ipython-builder"
+    hooks.mkdir()
+    (hooks / "pre-build").write_text("#!/bin/sh\n")
+    commit(repository)
+    caches = repository.parent / "caches"
+    caches.mkdir()
+    words = [repository, podman.tag("build"), "--engine", "podman", "--builder", builder]
+    env = podman.env | {"TMPDIR": str(caches)}
+    cli("build", *words, env=env, check=True)
+    for folder in caches.iterdir():
+        shutil.rmtree(folder)
+    git(repository, "commit", "-q", "--allow-empty", "-m", "y")
+    said = cli("build", *words, env=env)
+    assert said.rc == 1
+    assert (
+        "what the pre-build hook made is no longer in the cache\n next: build with --no-cache" in said.stderr
+    )
+    cli("build", *words, "--no-cache", env=env, check=True)
+
+
 def test_a_builder_that_is_none(cli: Cli, stand: Stand, repository: Path, tmp_path: Path) -> None:
     context = small_builder.write(tmp_path / "context", label="some.other")
     none = stand.engine.build((context / "Containerfile").read_text(), context, "none")
@@ -309,9 +331,19 @@ def test_s2i_itself(cli: Cli, docker: Engine, small: Path, repository: Path, tmp
     ]
     made = cli("build", repository, image, *words, "--json", env=docker.env, check=True).json
     assert made["engine"] == "s2i"
+    assert made["layers"] == ["dependencies", "source"]
     said = docker.run(image, "cat", "/opt/app-root/everything").stdout
     assert f"OPENSHIFT_BUILD_COMMIT={git(repository, 'rev-parse', 'HEAD')}" in said
     assert docker.inspect(image)["Config"]["Cmd"] == ["/usr/libexec/s2i/run"]
+    # What is installed lies in a layer of its own, which the next build takes again.
+    before = docker.inspect(image)["RootFS"]["Layers"]
+    notebook(repository / "a.ipynb", "2")
+    commit(repository)
+    cli("build", repository, image, *words, env=docker.env, check=True)
+    after = docker.inspect(image)["RootFS"]["Layers"]
+    assert len(after) == len(docker.inspect(builder)["RootFS"]["Layers"]) + 2
+    assert after[:-1] == before[:-1]
+    assert after != before
     docker("save", "-o", str(tmp_path / "image.tar"), image)
     assert secret.encode() not in b"".join(unpacked(tmp_path / "image.tar"))
     refused = cli("build", repository, image, *words, "--image-label", "a=b", env=docker.env)

@@ -35,6 +35,14 @@ def test_the_step_of_the_dependencies_knows_the_request_and_nothing_of_the_noteb
     assert make("b", Facts(frozenset(), "d2")).steps[0] != one.steps[0]
 
 
+def test_what_others_stand_on_ends_with_the_dependencies() -> None:
+    plan = make("b", Facts(frozenset({POST_BUILD}), "d1", variables={"A": "1"}, labels={"a": "b"}))
+    beneath = plan.environment
+    assert beneath is not None
+    assert (beneath.builder, beneath.steps) == ("b", plan.steps[:2])
+    assert make("b", Facts(frozenset({PRE_BUILD}), "d1")).environment is None
+
+
 def test_everything_a_step_needs_is_mounted_and_not_copied() -> None:
     step = make("b", Facts(frozenset(), "d1")).steps[0]
     assert isinstance(step, Run)

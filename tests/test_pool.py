@@ -19,6 +19,7 @@ from tests.workbench import console, notebook, pid_of, until
 
 pytestmark = pytest.mark.slow
 
+DEVICE = "/dev/fuse" if os.path.islink("/dev/ptmx") else "/dev/ptmx"  # a container's is a link to a terminal
 PIDS = "print(dict(rc[:].apply_async(__import__('os').getpid).get_dict()))"
 
 
@@ -105,6 +106,8 @@ def test_what_cannot_be_shared_is_left_out_by_looking(cli: Cli, folder: Path, ho
         "masks": "import os; os.umask(0)",
         "sets": "import os; os.environ['HOME'] = '/nowhere'",
         "adds": "import os; os.environ['ADDED'] = 'yes'",
+        # A GPU is opened like any device; these are there where there is none.
+        "opens": f"import os; device = os.open('{DEVICE}', os.O_RDWR | os.O_NOCTTY)",
         "prints": "print('hello from an import')",
     }
     site.mkdir(parents=True)
@@ -134,11 +137,12 @@ def test_what_cannot_be_shared_is_left_out_by_looking(cli: Cli, folder: Path, ho
     assert "starting over without wanders: it changes the working folder" in said
     assert "starting over without masks: it changes the mask of new files" in said
     assert "starting over without sets: it changes HOME" in said
+    assert f"starting over without opens: it leaves behind the open device {DEVICE}" in said
     assert "hello from an import" in said
     left_out = cli("status", "main", "--json").json["pool"]["left_out"]
     assert set(left_out) == {
         *("leaves_thread", "leaves_socket", "leaves_child", "exits", "hangs"),
-        *("deaf", "wanders", "masks", "sets"),
+        *("deaf", "wanders", "masks", "sets", "opens"),
     }
     asked = "__import__('os').environ.get('ADDED'), __import__('os').environ['HOME']"
     home = os.environ["HOME"]

@@ -75,36 +75,34 @@ def make(wish: Wish, settings: Settings, reporter: Reporter) -> dict[str, Any]:
         asked, files = _stage(wish, checkout, folder / "context" / plan.SOURCE, reporter)
         secrets = _secrets(folder / "secrets", settings)
         hidden = scrub.index_secrets(settings)
-        layers: tuple[str, ...] = ()
-        if s2i:
-            with reporter.phase("build", f"building {wish.image} by s2i") as phase:
+        made = _plan(wish, checkout, asked, files, folder / "context", base.name, settings)
+        order = engines.Order(
+            folder / "context",
+            context.time_of(checkout),
+            wish.platform,
+            {id: path for id, place in _SECRETS for at, path in secrets.items() if at == place},
+            hidden,
+            wish.cached,
+        )
+        how = "by s2i" if s2i else f"with {engine.name}"
+        with reporter.phase("build", f"building {wish.image} {how}") as phase:
+            if s2i:
+                beneath = _beneath(engine, made, order, phase)
+                layers = ["dependencies", "source"] if beneath else []
                 s2i.build(
                     folder / "context" / f"{plan.SOURCE}{_AT.source}",
-                    base.name,
+                    beneath or base.name,
                     wish.image,
                     _follow(phase),
                     origin=_said(_from(wish, checkout)),
                     secrets=secrets,
                     hidden=hidden,
-                    again=wish.cached and engine.find(wish.image) is not None,
+                    again=not beneath and wish.cached and engine.find(wish.image) is not None,
                 )
-                phase.done(f"built {wish.image} by s2i")
-        else:
-            made = _plan(wish, checkout, asked, files, folder / "context", base.name, settings)
-            layers = made.layers
-            (folder / "context" / "Containerfile").write_text(containerfile.text(made), encoding="utf-8")
-            order = engines.Order(
-                folder / "context",
-                context.time_of(checkout),
-                wish.platform,
-                {id: path for id, place in _SECRETS for at, path in secrets.items() if at == place},
-                hidden,
-                wish.cached,
-            )
-            with reporter.phase("build", f"building {wish.image} with {engine.name}") as phase:
-                image = engine.build(order, _follow(phase))
-                engine.tag(image, wish.image)
-                phase.done(f"built {wish.image} with {engine.name}")
+            else:
+                layers = list(made.layers)
+                engine.tag(_built(engine, made, order, phase), wish.image)
+            phase.done(f"built {wish.image} {how}")
     if wish.push:
         with reporter.phase("push", f"pushing {wish.image}") as phase:
             try:
@@ -132,6 +130,22 @@ _SECRETS = ((plan.CONFIG_SECRET, plan.CONFIG_PATH), (plan.CA_SECRET, plan.CA_PAT
 
 
 # -- the steps ------------------------------------------------------------------------------------
+
+
+def _built(engine: engines.Engine, made: plan.Plan, order: engines.Order, phase: Phase) -> str:
+    """The id of the image that a plan gives."""
+    (order.folder / "Containerfile").write_text(containerfile.text(made), encoding="utf-8")
+    return engine.build(order, _follow(phase))
+
+
+def _beneath(engine: engines.Engine, made: plan.Plan, order: engines.Order, phase: Phase) -> str | None:
+    """An image for s2i to stand on that has all that is to be installed; None where the repository has a say.
+
+    S2I itself makes one layer of everything, and an incremental build carries all packages out of the last
+    image and into the next. The engine takes the layer that it has.
+    """
+    beneath = made.environment
+    return f"sha256:{_built(engine, beneath, order, phase)}" if beneath else None
 
 
 def _judge(wish: Wish) -> None:

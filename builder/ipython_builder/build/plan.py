@@ -93,6 +93,14 @@ class Plan:
         """The names of the layers that come on top of the builder's."""
         return tuple(step.layer for step in self.steps if isinstance(step, Run | Copy))
 
+    @property
+    def environment(self) -> Plan | None:
+        """The plan up to its dependencies, for an image to stand on; None where all is one layer."""
+        layers = [step.layer if isinstance(step, Run) else "" for step in self.steps]
+        if "dependencies" not in layers:
+            return None
+        return Plan(self.builder, self.steps[: layers.index("dependencies") + 1])
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -147,9 +155,15 @@ def _with_hook(facts: Facts) -> list[Step]:
     keep = f"rm -rf {kept}/tree && {_COPY} {upload} {kept}/tree"
     hook = _with_tree(MOUNTED, f"ipython-builder s2i assemble --pre-build && {keep}", facts.digest)
     own = _told(facts) + "ipython-builder s2i assemble --no-hooks"
+    gone = r"error: what the pre-build hook made is no longer in the cache\n next: build with --no-cache\n"
+    there = f"{{ test -d {kept}/tree || {{ printf '{gone}' >&2; exit 1; }}; }}"
     return [
         Run("pre-build", hook, (_mount(f"{SOURCE}{_AT.source}"), _CACHE, cache)),
-        Run("everything", _with_tree(f"{kept}/tree", own, facts.digest), (_CACHE, cache, *_SECRETS)),
+        Run(
+            "everything",
+            f"{there} && {_with_tree(f'{kept}/tree', own, facts.digest)}",
+            (_CACHE, cache, *_SECRETS),
+        ),
         *_post_build(facts),
     ]
 
