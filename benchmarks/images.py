@@ -2,7 +2,8 @@
 
     clean build          no layer of an earlier build is taken; packages are cached
     notebook changed     the same repository with another cell in one notebook, by `build`
-    the same, by s2i     by the real program s2i, ours incremental; left out where it is not there
+    the same, by s2i     by the real program s2i, ours by `build --engine s2i`; left out where it is not there
+    the same, s2i alone  ours by `s2i build --incremental`, which carries all packages about
     pushed               what is sent to a registry after that change
     image                its size; and where our side leaves to the viewer what the peer must install to serve
     first page           from `podman run` until /lab answers; and the same where the viewer serves
@@ -182,6 +183,14 @@ class Ours(Side):
         path = f"{Path(program).parent}:{self.env['PATH']}"
         return common.timed(self.tool(image, "--engine", "s2i"), env={**self.env, "PATH": path})
 
+    def s2i_alone(self, program: str, image: str, config: Path) -> float:
+        words: common.Words = [
+            *(program, "build", self.folder, self.builder, image, "--copy", "--incremental"),
+            *("--pull-policy", "never", "--incremental-pull-policy", "never"),
+            *("--inject", f"{config}:/run/secrets/ipython-builder"),
+        ]
+        return common.timed(words, env=self.env)
+
 
 # -- the cases ----------------------------------------------------------------------------------------
 
@@ -199,32 +208,44 @@ def built(runs: int, peer: Peer, ours: Ours, *, quick: bool) -> list[common.Case
     ]
 
 
-def by_s2i(runs: int, work: Path, peer: Peer, ours: Ours, program: str) -> common.Case:
+def by_s2i(runs: int, work: Path, peer: Peer, ours: Ours, program: str) -> list[common.Case]:
     """The same change where s2i makes both images, in a Docker engine."""
     docker = docker_client()
     cache = work / "peer-s2i-cache"
     cache.mkdir()
     cache.chmod(0o777)  # the container's user is another one
-    images = [f"{MARK}/{name}:latest" for name in ("peer", "ours")]
-    theirs, mine = images
+    config = own_secrets(work / "own-secrets")
+    images = [f"{MARK}/{name}:latest" for name in ("peer", "ours", "alone")]
+    theirs, mine, alone = images
     loaded = [name for name in (peer.builder, ours.builder) if load(name, docker, peer.env)]
+
+    def again(side: Side, build: Callable[[], float]) -> float:
+        side.change()
+        return build()
+
+    sides = {
+        "the same, by s2i": lambda: ours.s2i(program, mine),
+        "the same, s2i alone": lambda: ours.s2i_alone(program, alone, config),
+    }
     try:
         peer.s2i(program, theirs, cache)
-        ours.s2i(program, mine)
-
-        def again(side: Side, build: Callable[[], float]) -> float:
-            side.change()
-            return build()
-
-        turns = common.take_turns(
-            runs,
-            lambda: again(peer, lambda: peer.s2i(program, theirs, cache)),
-            lambda: again(ours, lambda: ours.s2i(program, mine)),
-        )
+        for build in sides.values():
+            build()
+        return [
+            at_most(
+                name,
+                *common.take_turns(
+                    runs,
+                    lambda: again(peer, lambda: peer.s2i(program, theirs, cache)),
+                    partial(again, ours, build),
+                ),
+                BY_S2I,
+            )
+            for name, build in sides.items()
+        ]
     finally:
         for name in [*images, *loaded]:
             quietly([docker, "rmi", "--force", name], peer.env)
-    return at_most("the same, by s2i", *turns, BY_S2I)
 
 
 def pushed(work: Path, peer: Peer, ours: Ours) -> common.Case:
@@ -328,6 +349,21 @@ def secrets(folder: Path) -> Path:
     return folder
 
 
+def own_secrets(folder: Path) -> Path:
+    """The same for our own steps, as `build` gives it to them."""
+    chosen = settings.load()
+    folder.mkdir()
+    values: dict[str, Any] = {"extra_index_urls": list(chosen.extra_index_urls)}
+    if chosen.index_url:
+        values["index_url"] = chosen.index_url
+    if chosen.ca_bundle:
+        shutil.copyfile(chosen.ca_bundle, folder / "ca.crt")
+        values["ca_bundle"] = "/run/secrets/ipython-builder/ca.crt"
+    text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+    (folder / "config.toml").write_text(text)
+    return folder
+
+
 def base_image(env: Mapping[str, str]) -> str:
     for name in BASES:
         if quietly(["podman", "image", "exists", name], env):
@@ -374,7 +410,7 @@ def main() -> None:
             cases = tell(built(options.runs, peer, ours, quick=options.quick))
             lean.build()
             if s2i:
-                cases += tell([by_s2i(options.runs, work, peer, ours, s2i)])
+                cases += tell(by_s2i(options.runs, work, peer, ours, s2i))
             else:
                 left_out.append("s2i, which is neither on PATH nor in $S2I")
             if registry.program():
