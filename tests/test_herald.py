@@ -12,8 +12,9 @@ from typing import Any
 import ipyparallel as ipp
 import pytest
 
-from ipython_builder import cluster
+from ipython_builder import abroad, cluster
 from ipython_builder.herald import Herald
+from ipython_builder.record import Home
 from tests.stand import Stand, stand
 from tests.test_controller import SECONDS, got, sleep, touch
 from tests.workbench import until
@@ -124,3 +125,14 @@ def test_why_nobody_answers(tmp_path: Path) -> None:
     with pytest.raises(TimeoutError, match="the name is not known"):
         client_of(unknown, tmp_path / "two", timeout=0.2)
     assert ask(link, "connection_request") is None
+
+
+def test_a_next_life_knows_whom_the_last_one_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home(tmp_path)
+    assert abroad.former(home) == {}
+    abroad.note(home, {0: ("u0", 4), 1: ("u1", None)})
+    assert abroad.former(home) == {0: ("u0", 4), 1: ("u1", None)}
+    monkeypatch.setattr(socket, "gethostname", lambda: "another")
+    assert abroad.former(home) == {}, "its engines may live"
+    home.registered.write_text("[")
+    assert abroad.former(home) == {}

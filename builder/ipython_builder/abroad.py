@@ -7,11 +7,16 @@ once of those that die, and those that shall stop finish their task first.
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 
 from ipython_builder.cluster import Link
 from ipython_builder.herald import Herald
 from ipython_builder.member import Member
+from ipython_builder.record import Home, write_private
 
 FIRST_LOOK = 2.0  # seconds in which a start that goes well needs no words
 LOOK = 5.0
@@ -83,6 +88,25 @@ class Abroad:
                 break
             await asyncio.sleep(POLL)
         await self.herald.tell("lost_request", engines=uuids)
+
+
+def note(home: Home, engines: Mapping[int, tuple[str, int | None]]) -> None:
+    """Note number -> uuid and id of the engines, for a next life of this container with its volume."""
+    with suppress(OSError):  # then the controller waits for heartbeats in vain, and forgets them later
+        write_private(home.registered, json.dumps([socket.gethostname(), engines]) + "\n")
+
+
+def former(home: Home) -> dict[int, tuple[str, int | None]]:
+    """What an earlier life of this container has noted: all of these are dead.
+
+    Another container's, which has the same volume, may live.
+    """
+    try:
+        host, engines = json.loads(home.registered.read_text())
+        found = {int(number): (str(uuid), id) for number, (uuid, id) in engines.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+    return found if host == socket.gethostname() else {}
 
 
 def say(text: str) -> None:

@@ -64,6 +64,9 @@ class Node:
             self.abroad = abroad.Abroad(prepare.link(made_of, home), self.members)
             self.state.abroad = self.abroad
             self.leaving.ask = self.abroad.have_tasks
+            for number, (uuid, id) in abroad.former(home).items():
+                self.abroad.lose(uuid)
+                self.forks.ids[number] = id
         self.keep(made_of)
         self.writing: asyncio.TimerHandle | None = None
         self.lives = {(life.role, life.number): life for life in lives}
@@ -130,6 +133,9 @@ class Node:
     def write(self) -> None:
         """Tell the next supervisor who lives."""
         self.writing = None
+        if self.abroad:
+            ids = self.forks.ids
+            abroad.note(self.home, {number: (uuid, ids.get(number)) for number, uuid in self.uuids.items()})
         journal.write(
             self.home.path,
             [

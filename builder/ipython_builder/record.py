@@ -47,6 +47,11 @@ class Home:
         return self.kept / "engines.json"
 
     @property
+    def registered(self) -> Path:
+        """Which engines a container had, for its next life."""
+        return self.kept / "registered.json"
+
+    @property
     def thin(self) -> Path:
         """The cluster's own environment, over the shared one."""
         return self.kept / "env"
