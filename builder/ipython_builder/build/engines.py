@@ -88,6 +88,9 @@ class Engine(Protocol):
     def tag(self, image: str, name: Reference) -> None:
         """Give an image a name."""
 
+    def forget(self, name: Reference) -> None:
+        """Take a name away; an image that has no other and is used by none goes with it."""
+
     def push(self, name: Reference, say: Say) -> None:
         """Send an image to its registry; layers that are there already are not sent.
 
@@ -130,6 +133,10 @@ class _Client:
         answer = self._run("tag", image, str(name))
         if answer.returncode != 0:
             raise words.failure(f"{self.name} cannot name the image {name}", answer.stderr)
+
+    def forget(self, name: Reference) -> None:
+        """See `Engine`."""
+        self._run("rmi", str(name))
 
     def push(self, name: Reference, say: Say) -> None:
         """See `Engine`."""

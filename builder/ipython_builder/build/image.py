@@ -8,14 +8,25 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ipython_builder import scrub, spec
 from ipython_builder import source as sources
-from ipython_builder.build import choice, containerfile, context, engines, facts, plan, request
+from ipython_builder.build import (
+    choice,
+    containerfile,
+    context,
+    engines,
+    facts,
+    leftovers,
+    plan,
+    reference,
+    request,
+)
 from ipython_builder.build.reference import Reference
 from ipython_builder.build.s2i import S2i
 from ipython_builder.commands import redact
@@ -87,18 +98,20 @@ def make(wish: Wish, settings: Settings, reporter: Reporter) -> dict[str, Any]:
         how = "by s2i" if s2i else f"with {engine.name}"
         with reporter.phase("build", f"building {wish.image} {how}") as phase:
             if s2i:
-                beneath = _beneath(engine, made, order, phase)
-                layers = ["dependencies", "source"] if beneath else []
-                s2i.build(
-                    folder / "context" / f"{plan.SOURCE}{_AT.source}",
-                    beneath or base.name,
-                    wish.image,
-                    _follow(phase),
-                    origin=_said(_from(wish, checkout)),
-                    secrets=secrets,
-                    hidden=hidden,
-                    again=not beneath and wish.cached and engine.find(wish.image) is not None,
-                )
+                layers = []
+                with _beneath(engine, made, order, phase) as beneath:
+                    if beneath:
+                        layers = ["dependencies", "source"]
+                    s2i.build(
+                        folder / "context" / f"{plan.SOURCE}{_AT.source}",
+                        beneath or base.name,
+                        wish.image,
+                        _follow(phase),
+                        origin=_said(_from(wish, checkout)),
+                        secrets=secrets,
+                        hidden=hidden,
+                        again=not beneath and wish.cached and engine.find(wish.image) is not None,
+                    )
             else:
                 layers = list(made.layers)
                 engine.tag(_built(engine, made, order, phase), wish.image)
@@ -138,14 +151,26 @@ def _built(engine: engines.Engine, made: plan.Plan, order: engines.Order, phase:
     return engine.build(order, _follow(phase))
 
 
-def _beneath(engine: engines.Engine, made: plan.Plan, order: engines.Order, phase: Phase) -> str | None:
-    """An image for s2i to stand on that has all that is to be installed; None where the repository has a say.
+@contextmanager
+def _beneath(
+    engine: engines.Engine, made: plan.Plan, order: engines.Order, phase: Phase
+) -> Iterator[str | None]:
+    """The name of an image for s2i to stand on that has all that is to be installed; None where the
+    repository has a say in that.
 
     S2I itself makes one layer of everything, and an incremental build carries all packages out of the last
     image and into the next. The engine takes the layer that it has.
     """
     beneath = made.environment
-    return f"sha256:{_built(engine, beneath, order, phase)}" if beneath else None
+    if beneath is None:
+        yield None
+        return
+    name = reference.parse(f"{leftovers.mark()}:environment")  # s2i takes no id
+    engine.tag(_built(engine, beneath, order, phase), name)
+    try:
+        yield str(name)
+    finally:
+        engine.forget(name)
 
 
 def _judge(wish: Wish) -> None:
