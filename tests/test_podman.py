@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from ipython_builder import cluster, ports
+from ipython_builder.cli import overview
 from ipython_builder.errors import BuilderError, Transient
 from ipython_builder.platforms import merged, parts, said
 from ipython_builder.platforms.containers import KINDS
@@ -305,6 +306,13 @@ def test_state_is_told_from_what_is_left() -> None:
     assert [role["reason"] for role in nothing["roles"]] == ["there is no container"] * 3
     half = merged.state(MADE, {"viewer": found("running"), "engine": found("exited")}, {})
     assert half["state"] == "failing"
+    said = overview.lines(half, 1e9, 50)
+    assert "  wrong      engine: the container is exited" in said
+    assert f"  next       ipython-builder up --label {MADE.label} {MADE.source}" in said
+    ended = {"State": {"Status": "exited", "Running": False, "FinishedAt": "2026-11-25T17:50:14.543422347Z"}}
+    gone = merged.state(MADE, {"viewer": found("running"), "engine": ended}, {})
+    row = "  wrong      engine: the container is exited, for 2 min"
+    assert row in overview.lines(gone, 1795629134.5, 50)
     starting = merged.state(MADE, {kind: found("running") for kind in parts.KINDS}, {})
     assert (starting["state"], starting["wrong"]) == ("starting", [])
     assert merged.state(Elsewhere(**(vars(MADE) | {"image": ""})), {}, {})["state"] == "incomplete"

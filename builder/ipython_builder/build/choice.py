@@ -72,10 +72,10 @@ def choose(wanted: str | None, builder: Reference, say: Say) -> tuple[Engine, Im
         if image:
             return working[0], image
     if working:
-        names = " or ".join(engine.name for engine in working)
+        names = ", ".join(engine.name for engine in working)
         name = str(builder).removesuffix(":latest")
         raise Unavailable(
-            f"{names} has no image {name}",
+            f"{names} has no image {name}" if len(working) == 1 else f"none of {names} has an image {name}",
             "make it with `make images` in a checkout of ipython-builder, or name another one with --builder",
         )
     if troubles:

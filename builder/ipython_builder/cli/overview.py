@@ -26,6 +26,8 @@ def lines(state: dict[str, Any], now: float, height: int) -> list[str]:
     """
     engines = state["engines"]
     registered = f"{engines['registered']:,} of {counted(engines['requested'], 'engine')} registered"
+    if not {"controller", "engine"} & {role["role"] for role in state["roles"]} and not engines["requested"]:
+        registered = "engines, if there are any, are elsewhere"
     about = [(name, str(state[name])) for name in ("url", "source", "notebooks") if state.get(name)]
     for role in state["roles"]:
         if role["role"] != "engine":
@@ -34,7 +36,7 @@ def lines(state: dict[str, Any], now: float, height: int) -> list[str]:
     mine = [role for role in state["roles"] if role["role"] == "engine"]
     about += _engines(mine, engines.get("busy"), now)
     end = _tasks(state) + _memory(state)
-    if state["state"] in _GONE:
+    if state["state"] in _GONE or any(role["state"] == "stopped" for role in state["roles"]):
         end.append(("next", f"ipython-builder up --label {state['label']} {state.get('source', 'SOURCE')}"))
     wrong, named = _wrong(state["wrong"], now)
     unwell = _unwell([one for one in mine if one["id"] not in named], now) if len(mine) > 1 else []
@@ -50,7 +52,7 @@ def lines(state: dict[str, Any], now: float, height: int) -> list[str]:
 
 
 def _role(role: dict[str, Any], now: float) -> str:
-    parts = [f"{role['state']} for {_age(now - role['since'])}"]
+    parts = [role["state"] + (f" for {_age(now - role['since'])}" if role["since"] else "")]
     if role["pid"]:
         parts.append(f"pid {role['pid']}")
     if role.get("memory"):
@@ -96,7 +98,7 @@ def _unwell(engines: Iterable[dict[str, Any]], now: float) -> list[Row]:
     order = sorted(alike.items(), key=lambda one: (_rank(one[0][0]), one[1][0]["id"]))
     rows = []
     for (state, reason), some in order:
-        longest = _age(now - min(engine["since"] for engine in some))
+        longest = _age(now - min(engine["since"] or now for engine in some))
         fate = _fate(state, [engine["restarts"] for engine in some], reason)
         if len(some) == 1:
             pid = f", pid {some[0]['pid']}" if some[0]["pid"] else ""

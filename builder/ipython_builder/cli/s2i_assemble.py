@@ -47,7 +47,7 @@ def command(
     """
     from ipython_builder.build import assemble
     from ipython_builder.build.facts import Origin
-    from ipython_builder.errors import UsageError
+    from ipython_builder.errors import Unavailable, UsageError
     from ipython_builder.places import Places
 
     if dependencies + source + pre_build + no_hooks + base > 1:
@@ -72,4 +72,12 @@ def command(
             known("OPENSHIFT_BUILD_REFERENCE") or None,
             known("OPENSHIFT_BUILD_COMMIT") or None,
         )
-        assemble.assemble(places, context.settings, context.reporter, origin, hooks=not no_hooks)
+        try:
+            assemble.assemble(places, context.settings, context.reporter, origin, hooks=not no_hooks)
+        except Unavailable as error:
+            # Here nobody can give our options.
+            error.hint = (
+                "look at the network; for an index or authorities of your own have config.toml and ca.crt in"
+                " /run/secrets/ipython-builder (with s2i: --inject, else mount them)"
+            )
+            raise

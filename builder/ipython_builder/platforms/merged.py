@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from ipython_builder.platforms.elsewhere import Elsewhere
@@ -28,7 +30,8 @@ def state(made: Elsewhere, found: Found, said: Mapping[str, dict[str, Any]]) -> 
         if kind in said:
             wrong += said[kind]["wrong"]
         elif mine[0]["state"] != "starting":
-            wrong.append({"what": f"{kind}: {mine[0]['reason']}", "since": None, "role": kind, "up": False})
+            what, since = f"{kind}: {mine[0]['reason']}", mine[0]["since"]
+            wrong.append({"what": what, "since": since, "role": kind, "up": False})
     controller, engine = said.get("controller", {}), said.get("engine", {})
     counted = controller.get("engines", {})
     engines = {
@@ -78,9 +81,19 @@ def _roles(
     return [
         {
             "role": kind, "id": 0, "pid": None, "name": name, "state": state, "restarts": restarts,
-            "since": None, "reason": reason, "memory": None,
+            "since": _since(found), "reason": reason, "memory": None,
         }
     ]  # fmt: skip
+
+
+def _since(found: Mapping[str, Any] | None) -> float | None:
+    """When its container was started, or ended; seconds since the epoch."""
+    told = (found or {}).get("State", {})
+    moment = str(told.get("StartedAt" if told.get("Running") else "FinishedAt") or "")
+    try:
+        return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", moment)).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _state(

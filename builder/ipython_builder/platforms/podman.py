@@ -155,8 +155,9 @@ class Containers:
         labels = self.client.inspect("volume", names.workspace)[0].get("Labels") or {}
         source = labels.get("ipython-source")
         if source != made.source:
+            what = f"holds changed notebooks of {source}" if source else "is there, and not of our making"
             raise UsageError(
-                f"the volume {names.workspace} holds changed notebooks of {source or 'something else'}",
+                f"the volume {names.workspace} {what}",
                 f"use another --label, or remove it: {self.name} volume rm {names.workspace}",
             )
         self.reporter.log(f"going on with the notebooks kept in the volume {names.workspace}")
@@ -323,6 +324,11 @@ class Containers:
             if "controller" not in found:
                 raise not_running(label)
             if "engine" in found:
+                if not found["engine"]["State"].get("Running"):
+                    raise BuilderError(
+                        f"{Names(label, made.user).engine} does not run",
+                        f"`ipython-builder up --label {label} {made.source}` starts it again",
+                    )
                 self._scale(label, count)
                 self.store.save(made)
             elif count:
@@ -399,7 +405,9 @@ class Containers:
                 kept = workspace
             self._remove(label, keep=kept)
             phase.done(f"stopped {label}")
-        return f"the volume {kept} of {self.name}" if kept else None
+        if not kept:
+            return None
+        return f"the volume {kept} of {self.name}; `{self.name} volume rm {kept}` removes them"
 
     def _remove(self, label: str, *, keep: str | None) -> None:
         """Remove whatever has the label, but for the volume `keep`, and forget it."""
