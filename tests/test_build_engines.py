@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 import tarfile
+import tempfile
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from ipython_builder.build import engines
 from tests import small_builder
 from tests.conftest import Cli, require
 from tests.engine import Engine
@@ -296,6 +298,29 @@ def test_a_hook_whose_work_was_pruned(cli: Cli, podman: Engine, small: Path, rep
         "what the pre-build hook made is no longer in the cache\n next: build with --no-cache" in said.stderr
     )
     cli("build", *words, "--no-cache", env=env, check=True)
+
+
+@pytest.fixture
+def store() -> Iterator[Path]:
+    """A folder with a name that is short enough for podman."""
+    with tempfile.TemporaryDirectory(prefix="ipb-") as name:
+        yield Path(name)
+
+
+def test_an_image_that_was_half_written_is_removed(podman: Engine, small: Path, store: Path) -> None:
+    # In a store of its own: with such an image podman lists none.
+    program = store / "podman"
+    options = f"--root {store}/store --runroot {store}/run --storage-driver vfs"
+    program.write_text(f'#!/bin/sh\nexec {podman.program} {options} "$@"\n')
+    program.chmod(0o755)
+    engine = Engine("podman", str(program), podman.env)
+    image = engine("build", "--quiet", "--file", small / "Containerfile", small).stdout.strip()
+    [folder] = (store / "store/vfs-images").glob(f"{image}*")
+    (folder / "manifest").unlink()
+    assert engine("images", check=False).rc
+    engines.Podman(str(program)).mend()
+    engine("images", "--all")  # it lists them again
+    assert not engine.has(image)
 
 
 def test_a_builder_that_is_none(cli: Cli, stand: Stand, repository: Path, tmp_path: Path) -> None:

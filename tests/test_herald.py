@@ -127,12 +127,23 @@ def test_why_nobody_answers(tmp_path: Path) -> None:
     assert ask(link, "connection_request") is None
 
 
-def test_a_next_life_knows_whom_the_last_one_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_next_life_knows_whom_the_last_one_had(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    assert abroad.former(home) == {}
-    abroad.note(home, {0: ("u0", 4), 1: ("u1", None)})
-    assert abroad.former(home) == {0: ("u0", 4), 1: ("u1", None)}
-    monkeypatch.setattr(socket, "gethostname", lambda: "another")
-    assert abroad.former(home) == {}, "its engines may live"
+    assert abroad.Note(home).former == {}
+    home.kept.mkdir()
+    first = abroad.Note(home)
+    first.write({0: ("u0", 4), 1: ("u1", None)})
+    # Another container with the same volume: its engines live, and it notes nothing.
+    other = abroad.Note(home)
+    assert other.former == {}
+    other.write({7: ("u7", 7)})
+    first.close()
+    second = abroad.Note(home)
+    assert second.former == {0: ("u0", 4), 1: ("u1", None)}
+    second.write({0: ("v0", 4)})
+    second.close()
+    third = abroad.Note(home)
+    assert third.former == {0: ("v0", 4), 1: ("u1", None)}, "who has no successor is not forgotten"
+    third.close()
     home.registered.write_text("[")
-    assert abroad.former(home) == {}
+    assert abroad.Note(home).former == {}

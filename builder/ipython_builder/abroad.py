@@ -7,11 +7,12 @@ once of those that die, and those that shall stop finish their task first.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
-import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import IO
 
 from ipython_builder.cluster import Link
 from ipython_builder.herald import Herald
@@ -90,23 +91,43 @@ class Abroad:
         await self.herald.tell("lost_request", engines=uuids)
 
 
-def note(home: Home, engines: Mapping[int, tuple[str, int | None]]) -> None:
-    """Note number -> uuid and id of the engines, for a next life of this container with its volume."""
-    with suppress(OSError):  # then the controller waits for heartbeats in vain, and forgets them later
-        write_private(home.registered, json.dumps([socket.gethostname(), engines]) + "\n")
+class Note:
+    """Number -> uuid and id of the engines here, in a file for the next life of this container's volume.
 
+    It is of use to who has it alone. Where another container that lives has the same volume, nothing is
+    noted, and none of its engines is taken for dead.
 
-def former(home: Home) -> dict[int, tuple[str, int | None]]:
-    """What an earlier life of this container has noted: all of these are dead.
-
-    Another container's, which has the same volume, may live.
+    Attributes:
+        former: what an earlier life has noted, and has not been replaced: all of these are dead.
     """
-    try:
-        host, engines = json.loads(home.registered.read_text())
-        found = {int(number): (str(uuid), id) for number, (uuid, id) in engines.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
-    return found if host == socket.gethostname() else {}
+
+    def __init__(self, home: Home) -> None:
+        self.path = home.registered
+        self.former: dict[int, tuple[str, int | None]] = {}
+        self.lock: IO[str] | None = None
+        try:
+            self.lock = self.path.with_suffix(".lock").open("w")
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # no such folder, a full disk, or somebody else has it
+            self.close()
+            return
+        with suppress(OSError, ValueError, TypeError, AttributeError):
+            engines = json.loads(self.path.read_text())
+            self.former = {int(number): (str(uuid), id) for number, (uuid, id) in engines.items()}
+
+    def write(self, engines: Mapping[int, tuple[str, int | None]]) -> None:
+        """Note these; of the former ones those are kept that have no successor yet."""
+        if self.lock:
+            self.former = {number: one for number, one in self.former.items() if number not in engines}
+            with suppress(
+                OSError
+            ):  # then the controller waits for heartbeats in vain, and forgets them later
+                write_private(self.path, json.dumps({**self.former, **engines}) + "\n")
+
+    def close(self) -> None:
+        if self.lock:
+            self.lock.close()
+            self.lock = None
 
 
 def say(text: str) -> None:

@@ -64,7 +64,8 @@ class Node:
             self.abroad = abroad.Abroad(prepare.link(made_of, home), self.members)
             self.state.abroad = self.abroad
             self.leaving.ask = self.abroad.have_tasks
-            for number, (uuid, id) in abroad.former(home).items():
+            self.note = abroad.Note(home)
+            for number, (uuid, id) in self.note.former.items():
                 self.abroad.lose(uuid)
                 self.forks.ids[number] = id
         self.keep(made_of)
@@ -135,7 +136,7 @@ class Node:
         self.writing = None
         if self.abroad:
             ids = self.forks.ids
-            abroad.note(self.home, {number: (uuid, ids.get(number)) for number, uuid in self.uuids.items()})
+            self.note.write({number: (uuid, ids.get(number)) for number, uuid in self.uuids.items()})
         journal.write(
             self.home.path,
             [

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,10 @@ class Image:
     name: str
     labels: Mapping[str, str]
     platform: str
+
+
+MOMENT = 2.0
+_BROKEN = re.compile(r'locating item named "manifest" for image with ID "([0-9a-f]{64})"')
 
 
 @dataclass(frozen=True)
@@ -214,7 +219,24 @@ class Podman(_Client):
             return self._build(order, argv, id_file, say)
         except BaseException:
             leftovers.remove(mark, self._store(), self._remove)
+            self.mend()
             raise
+
+    def mend(self) -> None:
+        """Remove an image that has no manifest: with one, podman 4.3 lists no image any more.
+
+        A podman that is interrupted while it writes an image leaves one; one that is being written just now
+        has its manifest a moment later.
+        """
+        broken = self._broken()
+        if broken:
+            time.sleep(MOMENT)
+            if self._broken() == broken:
+                self._run("rmi", "--force", broken)
+
+    def _broken(self) -> str | None:
+        found = _BROKEN.search(self._run("images").stderr)
+        return found[1] if found else None
 
     def _store(self) -> Path:
         answer = self._run("info", "--format", "{{.Store.GraphRoot}}")

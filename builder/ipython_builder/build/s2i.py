@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -56,6 +58,15 @@ class S2i:
         argv += [word for pair in origin.items() for word in ("--env", "=".join(pair))]
         folders = {str(path.parent): str(Path(place).parent) for place, path in secrets.items()}
         argv += [word for pair in folders.items() for word in ("--inject", ":".join(pair))]
-        answer = commands.run(argv, on_line=say, merged=True, secrets=hidden, grace=GRACE_SECONDS)
+        # What it leaves in its folder for temporary files when it is interrupted goes with ours.
+        with tempfile.TemporaryDirectory(prefix="ipython-builder-") as folder:
+            answer = commands.run(
+                argv,
+                env=os.environ | {"TMPDIR": folder},
+                on_line=say,
+                merged=True,
+                secrets=hidden,
+                grace=GRACE_SECONDS,
+            )
         if answer.returncode != 0:
             raise words.failure("s2i cannot build the image", answer.stderr)
