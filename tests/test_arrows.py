@@ -137,6 +137,7 @@ ENVIRON = {
     "spec.locks": "PATH for uv, with nothing else",
     "build.choice": "PATH, where dockers are",
     "build.engines": "all that docker itself reads",
+    "build.s2i": "all that docker itself reads, with another folder for temporary files",
     "platforms.local": "a console runs in the caller's environment",
     "platforms.podman": "so does the engine's command line",
     "platforms.supervision": "so do the roles",
