@@ -125,7 +125,7 @@ def test_what_cannot_be_shared_is_left_out_by_looking(cli: Cli, folder: Path, ho
     preload(folder, *names, timeout=2)
     cli("up", folder, "-n", "2", "--label", "main", check=True)
     until(lambda: ready(cli), "the cluster is ready")
-    said = cli("logs", "main", "pool", check=True).stdout
+    said = cli("logs", "main", "pool", "--last", "1000", check=True).stdout
     assert "starting over without leaves_thread: it leaves behind 1 thread" in said
     assert "starting over without leaves_socket: it leaves behind an open socket" in said
     assert "starting over without leaves_child: it leaves behind a child process" in said

@@ -104,7 +104,10 @@ class Engine(app.IPEngine):
     def registered(self):
         gc.enable()
         self.registration.done = True
-        self.registration.follow(self.shell_socket)
+        streams = getattr(self.kernel, "shell_streams", ())  # ipyparallel 8 keeps the socket there only
+        socket = getattr(self, "shell_socket", None) or (streams[0].socket if streams else None)
+        if socket is not None:
+            self.registration.follow(socket)
         self.channel.send(ready=True, id=self.id, uuid=self.ident)
 
     def init_engine(self):
