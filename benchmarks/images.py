@@ -36,6 +36,7 @@ import registry
 from start import free_port
 
 from ipython_builder import settings
+from ipython_builder.build import image
 
 HERE = Path(__file__).resolve().parent
 STACK = ("numpy", "scipy", "pandas", "matplotlib", "scikit-learn", "sympy")
@@ -214,7 +215,8 @@ def by_s2i(runs: int, work: Path, peer: Peer, ours: Ours, program: str) -> list[
     cache = work / "peer-s2i-cache"
     cache.mkdir()
     cache.chmod(0o777)  # the container's user is another one
-    config = own_secrets(work / "own-secrets")
+    config = work / "own-secrets"
+    image.write_secrets(config, settings.load())
     images = [f"{MARK}/{name}:latest" for name in ("peer", "ours", "alone")]
     theirs, mine, alone = images
     loaded = [name for name in (peer.builder, ours.builder) if load(name, docker, peer.env)]
@@ -346,21 +348,6 @@ def secrets(folder: Path) -> Path:
         lines.append(f"index-url = {chosen.index_url}")
     lines += [f"extra-index-url = {url}" for url in chosen.extra_index_urls]
     (folder / "pip.conf").write_text("".join(f"{line}\n" for line in lines))
-    return folder
-
-
-def own_secrets(folder: Path) -> Path:
-    """The same for our own steps, as `build` gives it to them."""
-    chosen = settings.load()
-    folder.mkdir()
-    values: dict[str, Any] = {"extra_index_urls": list(chosen.extra_index_urls)}
-    if chosen.index_url:
-        values["index_url"] = chosen.index_url
-    if chosen.ca_bundle:
-        shutil.copyfile(chosen.ca_bundle, folder / "ca.crt")
-        values["ca_bundle"] = "/run/secrets/ipython-builder/ca.crt"
-    text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
-    (folder / "config.toml").write_text(text)
     return folder
 
 

@@ -119,9 +119,7 @@ class Note:
         """Note these; of the former ones those are kept that have no successor yet."""
         if self.lock:
             self.former = {number: one for number, one in self.former.items() if number not in engines}
-            with suppress(
-                OSError
-            ):  # then the controller waits for heartbeats in vain, and forgets them later
+            with suppress(OSError):  # the controller then forgets them when it misses their heartbeats
                 write_private(self.path, json.dumps({**self.former, **engines}) + "\n")
 
     def close(self) -> None:

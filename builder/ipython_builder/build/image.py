@@ -84,7 +84,7 @@ def make(wish: Wish, settings: Settings, reporter: Reporter) -> dict[str, Any]:
         folder = Path(name)
         checkout = sources.fetch(wish.source, folder / "checkout", settings, reporter)
         asked, files = _stage(wish, checkout, folder / "context" / plan.SOURCE, reporter)
-        secrets = _secrets(folder / "secrets", settings)
+        secrets = write_secrets(folder / "secrets", settings)
         hidden = scrub.index_secrets(settings)
         made = _plan(wish, checkout, asked, files, folder / "context", base.name, settings)
         order = engines.Order(
@@ -317,7 +317,7 @@ def _follow(phase: Phase) -> Callable[[str], None]:
     return say
 
 
-def _secrets(folder: Path, settings: Settings) -> dict[str, Path]:
+def write_secrets(folder: Path, settings: Settings) -> dict[str, Path]:
     """What the installation needs and no layer may have: its place in the container -> a file here."""
     values: dict[str, Any] = {}
     found: dict[str, Path] = {}
