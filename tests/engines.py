@@ -33,7 +33,16 @@ from tests.images import LOCK, content_key, made_once
 
 BASE = "localhost/debian:trixie"
 # What an image of ours is made of; a change of anything else leaves it as it is.
-PARTS = ("images", "s2i", "builder", "setup.cfg", "pyproject.toml", "Makefile", ".containerignore")
+PARTS = (
+    "images",
+    "s2i",
+    "builder",
+    "templates",
+    "setup.cfg",
+    "pyproject.toml",
+    "Makefile",
+    ".containerignore",
+)
 IMAGES = ("localhost/ipython-builder", "localhost/ipython-builder-scipy")
 
 

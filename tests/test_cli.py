@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -20,6 +21,13 @@ HEAVY = [
     *("requests", "git", "rich", "zmq", "argon2", "nbformat", "packaging", "yaml", "uv", "asyncio"),
     *("jupyter_kernel_client", "tomllib", "subprocess", "ipython_builder.platforms", "ipython_builder.spec"),
 ]
+
+GROUPS = ["s2i", "template"]
+
+
+def verbs_of(group: str) -> dict[str, str]:
+    found: dict[str, str] = importlib.import_module(f"ipython_builder.cli.{group}").VERBS
+    return found
 
 
 def test_help_lists_all_verbs(cli: Cli) -> None:
@@ -52,12 +60,21 @@ def test_every_verb_explains_itself(cli: Cli, verb: str) -> None:
     assert usage.startswith(f"Usage: ipython-builder {verb}")
     # A sentence, then the options that every verb has.
     assert rest.strip().split("\n")[0].strip()[0].isupper()
-    if verb != "s2i":  # a group: its own verbs have them, where they make sense
+    if verb not in GROUPS:  # their own verbs have them, where they make sense
         assert ("--json" in rest) == (verb not in ("logs", "console")), "they print no object"
         assert "--progress" in rest
     assert said.stderr == ""
     # The table shows what the verb itself says in short.
     assert table.cli.get_command(None, verb).short_help == table.VERBS[verb]  # type: ignore[union-attr,arg-type]
+
+
+@pytest.mark.parametrize(("group", "verb"), [(group, verb) for group in GROUPS for verb in verbs_of(group)])
+def test_verbs_of_groups_explain_themselves(cli: Cli, group: str, verb: str) -> None:
+    said = cli(group, verb, "--help", check=True)
+    assert said.stdout.startswith(f"Usage: ipython-builder {group} {verb}")
+    assert verbs_of(group)[verb] in cli(group, "--help").stdout
+    if group != "s2i":  # for scripts, which need no examples
+        assert f"ipython-builder {group} {verb}" in said.stdout.partition("Examples:")[2]
 
 
 @pytest.mark.parametrize("verb", [name for name in table.VERBS if name != "s2i"])

@@ -30,6 +30,7 @@ VERBS = {
     "check": "Say what would be installed, and what is missing or wrong",
     "lock": "Turn requirements.in into a hashed requirements.txt",
     "build": "Make an image of a repository",
+    "template": "List, show, process and install the OpenShift templates",
     "prune": "Remove cached environments that nothing uses",
     "s2i": "What the scripts of an S2I builder image call",
 }
