@@ -265,3 +265,16 @@ def test_a_folder_that_cannot_be_made(places: Places, tmp_path: Path) -> None:
     with pytest.raises(BuilderError, match="IPYTHON_NOTEBOOK_DIR") as raised:
         seeded(places, tmp_path, tmp_path / "file" / "work")
     assert "mount a volume" in (raised.value.hint or "")
+
+
+def test_a_secret_that_somebody_names_in_a_template_is_the_only_one(places: Places) -> None:
+    secret(places, "ipython-cluster/tls.key", "-----BEGIN PRIVATE KEY-----\n" + "x" * 100)
+    engine = {"IPYTHON_CONTAINER_TYPE": "engine", "IPYTHON_CLUSTER_LABEL": "tt"}
+    own = {"IPYTHON_CLUSTER_SECRET": "mine"}
+    assert container.read(engine | {"IPYTHON_CLUSTER_SECRET": "service-ca"}, places).key
+    with pytest.raises(UsageError, match="IPYTHON_CLUSTER_SECRET=mine") as raised:
+        container.read(engine | own, places)
+    assert "create secret generic mine" in (raised.value.hint or "")
+    assert container.read({"IPYTHON_CLUSTER_LABEL": "tt"} | own, places).key is None, "a viewer waits for it"
+    secret(places, "ipython-cluster/key", KEY)
+    assert container.read(engine | own, places).key == KEY.encode()

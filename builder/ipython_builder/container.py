@@ -28,6 +28,7 @@ ALONE = "notebook"  # the label of a viewer that belongs to no cluster
 GRACE_SECONDS = 25.0  # Kubernetes ends a pod after 30
 # Where platforms put secrets, the first that is there; DESIGN: the cluster key.
 KEY_FILES = ("ipython-cluster/key", "ipython-cluster/tls.key", "ipython-cluster-key")
+SERVICE_CA = "service-ca"  # what templates call the key that OpenShift makes for a Service
 PASSWORD_FILES = ("ipython-user/password", "ipython-user-password")
 
 
@@ -74,27 +75,24 @@ def read(environ: Mapping[str, str], places: Places, *, client: bool = False) ->
         cluster.check_label(label, "cluster label (IPYTHON_CLUSTER_LABEL)")
     user = environ.get("IPYTHON_USER_LABEL") or cluster.random_label()
     cluster.check_label(user, "user label (IPYTHON_USER_LABEL)")
-    key = _key(environ, places)
+    secret = key(environ, places)
     if kind != "viewer" and not client:
         if label is None:
             raise UsageError(
                 f"this {kind} has no cluster label",
                 "set IPYTHON_CLUSTER_LABEL, the same for all parts of a cluster",
             )
-        if key is None:
-            where = (
-                f"mount one at {places.root}run/secrets/ipython-cluster/key, or set IPYTHON_CLUSTER_KEY_FILE"
-            )
-            raise UsageError(f"this {kind} has no cluster key", f"{where}; {cluster.MAKE_A_KEY}")
-    if key is not None:
-        cluster.read_key(key)
+        if secret is None:
+            raise _no_key(kind, environ, places)
+    if secret is not None:
+        cluster.read_key(secret)
     controller = environ.get("IPYTHON_CONTROLLER_HOST") or f"ipcontroller-{label}"
     if not re.fullmatch(r"[A-Za-z0-9.:_-]+", controller):
         raise UsageError(
             f"IPYTHON_CONTROLLER_HOST={controller!r} is no host name", "name the controller's host"
         )
     return Contained(
-        kind=kind, label=label, user=user, controller=controller, key=key,
+        kind=kind, label=label, user=user, controller=controller, key=secret,
         password=_password(environ, places), engines=_engines(environ.get("IPYTHON_ENGINES") or "1"),
         notebooks=Path(environ.get("IPYTHON_NOTEBOOK_DIR") or places.source),
         grace=_seconds(environ, "IPYTHON_GRACE_SECONDS", GRACE_SECONDS),
@@ -195,11 +193,16 @@ def greeting(made: Record, home: Home) -> list[str]:
 # -- parts ------------------------------------------------------------------------------------------
 
 
-def _key(environ: Mapping[str, str], places: Places) -> bytes | None:
-    """The content of the cluster key, in the order that DESIGN promises."""
+def key(environ: Mapping[str, str], places: Places) -> bytes | None:
+    """The content of the cluster key, in the order that documents promise; None where there is none (yet).
+
+    Raises:
+        UsageError: it is there and cannot be read.
+    """
     named = environ.get("IPYTHON_CLUSTER_KEY_FILE")
     secrets = places.root / "run/secrets"
-    for path in [Path(named)] if named else [secrets / name for name in KEY_FILES]:
+    files = KEY_FILES[:1] if _own_secret(environ) else KEY_FILES
+    for path in [Path(named)] if named else [secrets / name for name in files]:
         try:
             if (content := path.read_bytes()).strip() or named:
                 return content  # an empty file is a place for one
@@ -215,6 +218,22 @@ def _key(environ: Mapping[str, str], places: Places) -> bytes | None:
             ) from error
     text = environ.get("IPYTHON_CLUSTER_KEY")
     return text.encode() if text else None
+
+
+def _own_secret(environ: Mapping[str, str]) -> str | None:
+    """The Secret that somebody has named in a template, if it is not the platform's own."""
+    named = environ.get("IPYTHON_CLUSTER_SECRET") or SERVICE_CA
+    return None if named == SERVICE_CA else named
+
+
+def _no_key(kind: str, environ: Mapping[str, str], places: Places) -> UsageError:
+    if named := _own_secret(environ):
+        return UsageError(
+            f"IPYTHON_CLUSTER_SECRET={named}: there is no such Secret here, or it has no entry `key`",
+            f"openssl rand -hex 32 | kubectl create secret generic {named} --from-file=key=/dev/stdin",
+        )
+    where = f"mount one at {places.root}run/secrets/ipython-cluster/key, or set IPYTHON_CLUSTER_KEY_FILE"
+    return UsageError(f"this {kind} has no cluster key", f"{where}; {cluster.MAKE_A_KEY}")
 
 
 def _password(environ: Mapping[str, str], places: Places) -> str | None:

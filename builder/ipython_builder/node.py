@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ipython_builder import abroad, cluster, journal, logs, prepare, probe, processes, record
+from ipython_builder import abroad, cluster, journal, keyring, logs, prepare, probe, processes, record
 from ipython_builder.children import Children
 from ipython_builder.errors import BuilderError
 from ipython_builder.forks import Forks
@@ -42,9 +42,12 @@ SINGLE = ("controller", "pool", "viewer")
 class Node:
     """The roles of one cluster. Made inside the running event loop."""
 
-    def __init__(self, home: Home, made_of: Record, lives: list[Life]) -> None:
-        """`lives` are processes of an earlier supervisor that run already."""
+    def __init__(
+        self, home: Home, made_of: Record, lives: list[Life], key: keyring.Source | None = None
+    ) -> None:
+        """`lives` are processes of an earlier supervisor that run already; for `key` see `run`."""
         self.home = home
+        self.keyring = keyring.Keyring(home, key)
         self.record = made_of
         self.environ = environ(made_of, home, os.environ)
         self.children = Children()
@@ -296,7 +299,12 @@ class Node:
         door = Door(self.home, self.serve, LINE_LIMIT)
         await door.open()
         self.start_all()
-        chores = [asyncio.create_task(Upkeep(self.home, self.members, door, self.save).run())]
+        chores = [asyncio.create_task(Upkeep(self.keyring, self.members, door, self.save).run())]
+        if self.keyring.source:
+            following = keyring.follow(
+                self.keyring, self.record, self.leaving, self.abroad, self.stopping.set
+            )
+            chores.append(asyncio.create_task(following))
         if self.logs:
             chores.append(asyncio.create_task(logs.rotate(self.home.logs, ROTATE_SECONDS)))
         if self.abroad:
@@ -358,8 +366,8 @@ def single_roles(made_of: Record) -> list[str]:
     return [name for name in SINGLE if name in made_of.roles and (name != "pool" or made_of.fork)]
 
 
-async def supervise(home: Home, made_of: Record, lives: list[Life]) -> None:
-    await Node(home, made_of, lives).live()
+async def supervise(home: Home, made_of: Record, lives: list[Life], key: keyring.Source | None) -> None:
+    await Node(home, made_of, lives, key).live()
 
 
 def main() -> None:
@@ -367,8 +375,12 @@ def main() -> None:
     run(Home(Path(sys.argv[1])))
 
 
-def run(home: Home) -> None:
-    """Supervise a cluster, or the part of it that is here, as the only one to do so, until told to stop."""
+def run(home: Home, key: keyring.Source | None = None) -> None:
+    """Supervise a cluster, or the part of it that is here, as the only one to do so, until told to stop.
+
+    Args:
+        key: reads the cluster key where somebody else has put it, and may put another one.
+    """
     made_of = record.load(home)
     if made_of is None:
         sys.exit(f"{home.path} has no record")
@@ -392,7 +404,7 @@ def run(home: Home) -> None:
     spare = {life.pid for life in lives} | processes.consoles(processes.of(home.path))
     processes.sweep(home.path, spare=processes.below(spare))
     prepare.write_files(made_of, home)
-    asyncio.run(supervise(home, made_of, lives))
+    asyncio.run(supervise(home, made_of, lives, key))
     # Not where we have failed: what lives is for the next one to take over.
     processes.sweep(home.path)  # kernels and terminals that outlived the viewer
     processes.end_children()

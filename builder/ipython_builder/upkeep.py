@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from ipython_builder import control, starved
+from ipython_builder.keyring import Keyring
 from ipython_builder.member import Member
-from ipython_builder.record import Home, write_private
+from ipython_builder.record import Home
 
 EVERY = 1.0
 ASK_AGAIN = 5  # looks after which an engine is told to register: its news may be on their way
@@ -74,13 +75,12 @@ class Lost:
 class Upkeep:
     """The looks."""
 
-    def __init__(self, home: Home, members: Members, door: Door, save: Callable[[], None]) -> None:
+    def __init__(self, keyring: Keyring, members: Members, door: Door, save: Callable[[], None]) -> None:
         """`save` writes what could not be written before, if anything."""
-        self.home = home
+        self.keyring = keyring
         self.members = members
         self.door = door
         self.save = save
-        self.key = home.key.read_text() if home.key.exists() else None
         self.absent: dict[
             str, int
         ] = {}  # uuid of an engine -> looks in a row that the controller did not know it
@@ -92,16 +92,8 @@ class Upkeep:
             starved.KILLS.look()
             await self.door.look()
             self.save()
-            self.restore_key()
+            self.keyring.restore()
             self.call_roll()
-
-    def restore_key(self) -> None:
-        """Without the key no other file could be made again."""
-        if self.key is not None and self.home.path.is_dir() and not self.home.key.exists():
-            try:
-                write_private(self.home.key, self.key)
-            except OSError:
-                return
 
     def call_roll(self) -> None:
         """Tell engines that are ready, and that the controller does not know, to register again."""

@@ -34,7 +34,7 @@ def command(context: Context, words: tuple[str, ...]) -> None:
         for line in container.greeting(made, home):
             context.print(line)
         sys.stdout.flush()
-        node.run(home)
+        node.run(home, lambda: container.key(os.environ, places))
         return
     given = environ(made, home, os.environ)
     if words[0] == "console":
