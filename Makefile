@@ -1,7 +1,7 @@
 # What can be done in this checkout; `make` alone lists it. Only a POSIX shell and a Python are needed.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format locks images clean system
+.PHONY: help setup demo test lint format locks images templates clean system
 
 # The first Python of these versions that really runs and can make environments: a name on PATH may be a shim.
 # `make PYTHON=/path/to/python …` names one.
@@ -18,7 +18,7 @@ BIN = .venv/bin
 export UV_PYTHON_DOWNLOADS = never
 
 help:
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
 setup: .venv/.dev ## .venv, with the tool as it is here and everything to work on it
 
@@ -47,6 +47,11 @@ locks: .venv/.dev ## choose the newest versions of what we add to environments a
 
 images: ## the builder image and the one for science, into podman and, where it runs, docker
 	@images/make.sh
+
+templates: .venv/.dev ## templates/openshift/all.yaml and the page about the templates, from the template files
+	$(BIN)/python templates/openshift/make.py
+	$(BIN)/python templates/kubernetes/make.py
+	$(BIN)/python docs/generate_templates.py
 
 clean: ## what make has made, with the demo's cluster
 	-@test ! -x $(BIN)/ipython-builder || $(BIN)/ipython-builder down demo >/dev/null 2>&1
@@ -87,7 +92,8 @@ endif
 
 # CI=true promises that nothing is skipped for want of a system package. Only what is missing is installed.
 PACKAGES = chromium chromium-driver podman buildah skopeo runc conmon netavark aardvark-dns iptables catatonit \
-	uidmap podman-compose docker.io docker-registry mmdebstrap tcpdump
+	uidmap podman-compose docker.io docker-registry mmdebstrap tcpdump \
+	etcd-server containerd containernetworking-plugins iproute2
 system:
 ifeq ($(CI),true)
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
