@@ -55,10 +55,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
         ),
         "build.assemble",
     ),
+    "templates": ("documents", "expressions", "parameters", "substitution", "templates"),
     "cluster": ("cluster", "ports", "record", "roles", "prepare", "control", "logs", "workspace"),
     "node": (
         *("starved", "children", "member", "forks", "leaving", "herald", "abroad", "probe", "journal"),
-        *("state", "upkeep", "node"),
+        *("keyring", "state", "upkeep", "node"),
     ),
     "container": ("container",),
     "platforms": (
@@ -70,7 +71,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
             "platforms.local",
         ),
         *("platforms.elsewhere", "platforms.containers", "platforms.parts", "platforms.merged"),
-        *("platforms.said", "platforms.stock", "platforms.podman", "platforms.table"),
+        *("platforms.said", "platforms.stock", "platforms.podman"),
+        *("platforms.objects", "platforms.pods", "platforms.kubectl", "platforms.kubernetes"),
+        *("platforms.openshift", "platforms.table"),
     ),
     "cli": ("cli", "__main__"),
 }
@@ -81,17 +84,19 @@ BELOW: dict[str, set[str]] = {
     "spec": {"leaf", "base", "source"},
     "environment": {"leaf", "base", "spec"},
     "build": {"leaf", "base", "source", "spec", "environment"},
+    "templates": {"leaf"},
     # What links a cluster knows nothing of how its environment came to be, and the other way round.
     "cluster": {"leaf"},
     "container": {"leaf", "base", "environment", "cluster"},
     "node": {"leaf", "base", "cluster"},
     "platforms": {
         *("leaf", "base", "source", "spec", "environment", "cluster", "node"),
+        "templates",
         *("build", "container"),  # those that run an image make it, and know what it is told
     },
     "cli": {
         *("leaf", "base", "source", "spec", "environment", "build", "cluster", "node", "container"),
-        "platforms",
+        *("templates", "platforms"),
     },
 }
 # Pure functions: nothing but how they fail.
@@ -103,6 +108,14 @@ PURE |= {
     "build.reference": {"errors"},
 }
 
+PURE |= {
+    "documents": set(),
+    "expressions": {"errors"},
+    "parameters": {"errors"},
+    "substitution": {"errors", "documents"},
+    "templates": {"errors", "documents", "expressions", "substitution"},
+}
+
 # Outside packages and effects, each with the modules that may have them, and why.
 OUTSIDE = {
     "click": {"cli"},
@@ -112,7 +125,7 @@ OUTSIDE = {
     "nbformat": {"workspace", "cli.run"},  # cli.run reads and writes the notebook file it was given
     "git": {"clone", "source", "tree"},
     "uv": {"installer", "spec.locks"},  # spec.locks: only uv knows uv.lock's format
-    "yaml": {"spec.conda"},
+    "yaml": {"spec.conda", "documents"},
     "zmq": {"cluster", "herald"},
     "jupyter_client": {"herald"},
     "argon2": {"prepare"},
@@ -122,6 +135,7 @@ OUTSIDE = {
     },
     "cyclonedx": {"build.bill"},
     "packageurl": {"build.bill"},
+    "openshift_client": {"platforms.kubectl"},
 }
 SUBPROCESS = {
     "commands",  # the door
@@ -140,6 +154,7 @@ ENVIRON = {
     "build.s2i": "all that docker itself reads, with another folder for temporary files",
     "platforms.local": "a console runs in the caller's environment",
     "platforms.podman": "so does the engine's command line",
+    "platforms.kubernetes": "and kubectl",
     "platforms.supervision": "so do the roles",
     "node": "the same, in the supervisor",
     "cli.s2i_assemble": "what a build says of where the repository is from",

@@ -7,11 +7,13 @@ here.
 from __future__ import annotations
 
 import os
+import queue
 import re
 import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -138,6 +140,54 @@ def run(
         shown = redact(" ".join(words[:3]), secrets)
         raise BuilderError(f"{shown} … ended with {result.returncode}:\n{tail}")
     return result
+
+
+@contextmanager
+def beside(argv: Sequence[str], sign: re.Pattern[str], timeout: float) -> Iterator[re.Match[str]]:
+    """Run a command as long as the block lasts; the block has what of its output matched `sign` first.
+
+    Raises:
+        BuilderError: the program is not there, or ended before it said that.
+        Transient: it did not say it in `timeout` seconds.
+    """
+    try:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            errors="replace", start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise BuilderError(f"cannot run {argv[0]}: {error.strerror}", "install it, or mend PATH") from error
+    _guard.add(process.pid)
+    lines: queue.Queue[str | None] = queue.Queue()
+
+    def pump() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.put(redact(line.rstrip("\n")))
+        lines.put(None)
+
+    threading.Thread(target=pump, daemon=True).start()
+    try:
+        yield _first(lines, sign, argv[0], timeout)
+    finally:
+        _stop(process, 0.0)
+        _guard.remove(process.pid)
+
+
+def _first(lines: queue.Queue[str | None], sign: re.Pattern[str], name: str, timeout: float) -> re.Match[str]:
+    """The first match in what is said."""
+    deadline = time.monotonic() + timeout
+    said: list[str] = []
+    while True:
+        try:
+            line = lines.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            raise Transient(f"{name} did not begin within {timeout:.0f} s", "try again") from None
+        if line is None:
+            raise BuilderError(f"{name} ended:\n" + "\n".join(said[-8:]))
+        if found := sign.search(line):
+            return found
+        said.append(line)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ipython_builder.events import JsonSink, NullSink, PlainSink, Reporter, Sink
 from ipython_builder.settings import Settings
 
 if TYPE_CHECKING:
-    from ipython_builder.platforms.base import Platform
+    from ipython_builder.platforms.base import Platform, Where
     from ipython_builder.platforms.table import Everywhere
 
 PROGRESS = ("auto", "plain", "json", "none")
@@ -32,11 +32,13 @@ class Context:
         settings: flags over environment over file over defaults.
         reporter: progress, to stderr.
         json: whether stdout shall be one JSON object.
+        where: the platform that is named, and what narrows it.
     """
 
     settings: Settings
     reporter: Reporter
     json: bool
+    where: Where | None = None
 
     def with_flags(self, **flags: Any) -> Context:
         """The same with flags that were given put over the settings."""
@@ -73,6 +75,39 @@ def verb_of_text(function: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*args: Any, progress: str, as_json: bool = False, **kwargs: Any) -> Any:
         context = Context(settings_module.load(), Reporter(_sink(progress)), as_json)
         return function(context, *args, **kwargs)
+
+    return wrapped
+
+
+def namespace_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Where in a Kubernetes."""
+    for option in (
+        click.option("--context", "kube_context", metavar="C", help="Context of the kubeconfig."),
+        click.option(
+            "--namespace", metavar="NS", help="Namespace (project) to look in.  [default: the context's]"
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Where a cluster is, for one that somebody else has made; ours are found by their label."""
+
+    @namespace_options
+    @click.option(
+        "--on", type=click.Choice(("kubernetes", "openshift")), help="Where it is, if not noted here."
+    )
+    @click.option("--user", metavar="U", help="Whose viewer, where a cluster in Kubernetes has several.")
+    @functools.wraps(function)
+    def wrapped(
+        context: Context, *args: Any, on: str | None, namespace: str | None, kube_context: str | None,
+        user: str | None, **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        from ipython_builder.platforms.base import Where
+
+        where = Where(on, namespace, kube_context, user)
+        return function(replace(context, where=where), *args, **kwargs)
 
     return wrapped
 
@@ -134,7 +169,7 @@ def platform(context: Context) -> Everywhere:
     need_linux()
     from ipython_builder.platforms.table import Everywhere
 
-    return Everywhere(context.settings, context.reporter)
+    return Everywhere(context.settings, context.reporter, context.where)
 
 
 def label_argument(function: Callable[..., Any]) -> Callable[..., Any]:

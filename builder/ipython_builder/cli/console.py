@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from ipython_builder.cli.common import Context, complete_label, platform, verb_of_text
+from ipython_builder.cli.common import Context, complete_label, place_options, platform, verb_of_text
 from ipython_builder.errors import BuilderError, UsageError
 
 EPILOG = """\b
@@ -25,6 +25,7 @@ Examples:
 @click.argument("label", shell_complete=complete_label)
 @click.argument("words", nargs=-1, metavar="[IPYTHON ARGUMENTS]...")
 @verb_of_text
+@place_options
 def command(context: Context, label: str, words: tuple[str, ...]) -> None:
     """Open an IPython in the environment and folder of the cluster LABEL.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ipython_builder.cli.common import Context, complete_label, platform, verb, which
+from ipython_builder.cli.common import Context, complete_label, place_options, platform, verb, which
 from ipython_builder.errors import BuilderError, UsageError
 
 EPILOG = """\b
@@ -22,6 +22,7 @@ Examples:
     "--discard", is_flag=True, help="Remove a cloned repository even where notebooks in it were changed."
 )
 @verb
+@place_options
 def command(context: Context, labels: tuple[str, ...], every: bool, discard: bool) -> None:
     """Stop the clusters LABEL: no process, port or file of them stays.
 
@@ -42,7 +43,7 @@ def command(context: Context, labels: tuple[str, ...], every: bool, discard: boo
             failed = failed or error  # the first is what this command ends with
     for name, path in kept.items():
         if path:
-            context.reporter.warning(f"{name}: changed notebooks are kept in {path}")
+            context.reporter.warning(f"{name}: notebooks are kept in {path}")
     if context.json and not failed:
         context.print_json({"down": list(kept), "kept": {name: path for name, path in kept.items() if path}})
     if failed:

@@ -10,6 +10,7 @@ from ipython_builder.cli.common import (
     Context,
     complete_role,
     label_argument,
+    place_options,
     platform,
     verb_of_text,
     which,
@@ -33,6 +34,7 @@ Examples:
     "--last", type=click.IntRange(0), default=200, show_default=True, help="Lines of each log to show."
 )
 @verb_of_text
+@place_options
 def command(context: Context, label: str | None, role: str | None, follow: bool, last: int) -> None:
     """Show what the roles of the cluster LABEL said.
 

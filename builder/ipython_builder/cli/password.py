@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ipython_builder.cli.common import Context, label_argument, platform, verb, which
+from ipython_builder.cli.common import Context, label_argument, place_options, platform, verb, which
 
 EPILOG = """\b
 Examples:
@@ -16,6 +16,7 @@ Examples:
 @click.command("password", epilog=EPILOG, short_help="Show the viewer's password")
 @label_argument
 @verb
+@place_options
 def command(context: Context, label: str | None) -> None:
     """Show the password of the viewer of the cluster LABEL."""
     local = platform(context)

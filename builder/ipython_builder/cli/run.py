@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ipython_builder.cli.common import Context, complete_label, platform, verb
+from ipython_builder.cli.common import Context, complete_label, place_options, platform, verb
 from ipython_builder.errors import RepositoryError, UsageError
 
 EPILOG = """\b
@@ -34,6 +34,7 @@ Examples:
 )
 @click.option("--allow-errors", is_flag=True, help="Go on after a cell that failed.")
 @verb
+@place_options
 def command(
     context: Context, label: str, notebook: str, output: Path | None,
     cells: str | None, timeout: float | None, allow_errors: bool,
@@ -51,37 +52,40 @@ def command(
         raise UsageError(
             f"there is no folder {output.parent} to write {output.name} to", "make it, or name another"
         )
-    workspace = Workspace(*platform(context).viewer(label))
-    path, content, inside = _read(workspace, notebook)
-    count = len(content["cells"])
-    if chosen is not None and not any(position in chosen for position in range(1, count + 1)):
-        raise UsageError(f"--cells {cells} are none of {path}, which has {count}", f"cells are 1 to {count}")
-    if output is None and not inside:
-        output = Path(notebook).with_suffix(".done.ipynb")
-    reporter = context.reporter
-    with reporter.phase("run", f"running {path}") as phase:
-
-        def show(done: CellDone) -> None:
-            where = f"[{done.nth}/{done.code_cells}] cell {done.position}"
-            line = f"{where}, {done.seconds:.1f} s: {done.first_line[:60]}"
-            if done.failed:
-                reporter.warning(f"{line} → {done.failed}")
-            else:
-                reporter.log(line)
-
-        try:
-            failed = workspace.execute(
-                path, content, cells=chosen, timeout=timeout, allow_errors=allow_errors, on_cell=show
+    with platform(context).viewer(label) as there:
+        workspace = Workspace(*there)
+        path, content, inside = _read(workspace, notebook)
+        count = len(content["cells"])
+        if chosen is not None and not any(position in chosen for position in range(1, count + 1)):
+            raise UsageError(
+                f"--cells {cells} are none of {path}, which has {count}", f"cells are 1 to {count}"
             )
-        finally:
-            if output is None:
-                workspace.write(path, content)
+        if output is None and not inside:
+            output = Path(notebook).with_suffix(".done.ipynb")
+        reporter = context.reporter
+        with reporter.phase("run", f"running {path}") as phase:
+
+            def show(done: CellDone) -> None:
+                where = f"[{done.nth}/{done.code_cells}] cell {done.position}"
+                line = f"{where}, {done.seconds:.1f} s: {done.first_line[:60]}"
+                if done.failed:
+                    reporter.warning(f"{line} → {done.failed}")
+                else:
+                    reporter.log(line)
+
+            try:
+                failed = workspace.execute(
+                    path, content, cells=chosen, timeout=timeout, allow_errors=allow_errors, on_cell=show
+                )
+            finally:
+                if output is None:
+                    workspace.write(path, content)
+                else:
+                    _write(output, content)
+            if failed:
+                phase.failed(f"ran {path}: {failed}")
             else:
-                _write(output, content)
-        if failed:
-            phase.failed(f"ran {path}: {failed}")
-        else:
-            phase.done(f"ran {path}")
+                phase.done(f"ran {path}")
     where = str(output or path)
     if context.json:
         context.print_json({"notebook": path, "output": where, "failed": failed})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ipython_builder.cli.common import Context, complete_label, platform, verb
+from ipython_builder.cli.common import Context, complete_label, place_options, platform, verb
 from ipython_builder.events import counted
 
 EPILOG = """\b
@@ -24,6 +24,7 @@ Examples:
 @click.argument("label", shell_complete=complete_label)
 @click.argument("n", type=int)
 @verb
+@place_options
 def command(context: Context, label: str, n: int) -> None:
     """Have N engines in the cluster LABEL; 0 keeps the cluster without any.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ipython_builder.cli import overview
-from ipython_builder.cli.common import Context, label_argument, platform, verb, which
+from ipython_builder.cli.common import Context, label_argument, place_options, platform, verb, which
 from ipython_builder.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ Examples:
 @label_argument
 @click.option("-w", "--watch", is_flag=True, help="Look again every second, until Ctrl-C.")
 @verb
+@place_options
 def command(context: Context, label: str | None, watch: bool) -> int:
     """Show what of the cluster LABEL lives, what it does, its memory, and what is wrong with it.
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ipython_builder.cli.common import Context, install_options, platform, source_options, verb
+from ipython_builder.cli.common import (
+    Context,
+    install_options,
+    namespace_options,
+    platform,
+    source_options,
+    verb,
+)
 from ipython_builder.errors import UsageError
 from ipython_builder.events import counted
 from ipython_builder.processes import MARK
 
-PLATFORMS = ("local", "podman", "docker")
+PLATFORMS = ("local", "podman", "docker", "kubernetes", "openshift")
 EPILOG = """\b
 Examples:
   ipython-builder up . -n 4
@@ -21,6 +29,8 @@ Examples:
   ipython-builder up lectures.bundle --with numpy --with 'scipy>=1.11'
   ipython-builder up . --label thesis --json | jq -r .url
   ipython-builder up https://host/me/notebooks.git --on podman -n 4
+  ipython-builder up https://host/me/notebooks.git --on openshift -n 8
+  ipython-builder up . --on kubernetes --image registry.example.org/me/notebooks --build
 
 The viewer's password is random unless IPYTHON_USER_PASSWORD or --password-file gives one.
 """
@@ -54,7 +64,10 @@ class _Inherited(click.Option):
     "--port", type=click.IntRange(1, 65535), help="The viewer's port.  [default: 8080 or the next free one]"
 )
 @click.option(
-    "--host", "viewer_host", metavar="ADDRESS", help="Address the viewer listens on.  [default: 127.0.0.1]"
+    "--host",
+    "viewer_host",
+    metavar="ADDRESS",
+    help="Address the viewer listens on, or its public host name in Kubernetes.  [default: 127.0.0.1]",
 )
 @click.option(
     "--password-file", type=click.Path(path_type=Path), help="File whose first line is the password."
@@ -76,6 +89,13 @@ class _Inherited(click.Option):
     show_default=True,
     help="Where to run: processes of this machine, or containers of an image that is built for it.",
 )
+@namespace_options
+@click.option(
+    "--image", metavar="IMAGE", help="Run this image, which a registry has (Kubernetes, OpenShift)."
+)
+@click.option("--build", is_flag=True, help="Make that image of SOURCE first, and push it.")
+@click.option("--tls-secret", metavar="NAME", help="Secret with the certificate of --host (Kubernetes).")
+@click.option("--ingress-class", metavar="NAME", help="Class of the Ingress for --host (Kubernetes).")
 @click.option("--builder", metavar="IMAGE", help="The image to build on.  [default: ipython-builder]")
 @install_options
 @verb
@@ -96,6 +116,12 @@ def command(
     fork: bool | None,
     on: str,
     builder: str | None,
+    namespace: str | None,
+    kube_context: str | None,
+    image: str | None,
+    build: bool,
+    tls_secret: str | None,
+    ingress_class: str | None,
     **install: Any,
 ) -> None:
     """Start a notebook and a parallel cluster with exactly the environment that SOURCE asks for.
@@ -106,10 +132,21 @@ def command(
     """
     from ipython_builder import cluster
     from ipython_builder import source as source_module
-    from ipython_builder.platforms.base import Up
+    from ipython_builder.platforms.base import IN_NAMESPACES, Up, Where
 
-    _judge(on, {"--python": install["python"], "--fork": fork, "--allow-hooks": allow_hooks or None}, builder)
-    context = context.with_flags(**install)
+    ours = {"--python": install["python"], "--fork": fork, "--allow-hooks": allow_hooks or None}
+    theirs = {
+        "--namespace": namespace, "--context": kube_context, "--image": image, "--build": build or None,
+        "--tls-secret": tls_secret, "--ingress-class": ingress_class,
+    }  # fmt: skip
+    _judge(on, ours, builder)
+    if on not in IN_NAMESPACES:
+        _without_meaning(on, theirs, "it is for --on kubernetes or openshift")
+    else:
+        _without_meaning(on, {"--port": port}, "there the port is 8080")
+    if build and image is None:
+        raise UsageError("--build makes an image, and none was named", "name it with --image")
+    context = replace(context.with_flags(**install), where=Where(on, namespace, kube_context))
     everywhere = platform(context)  # first of all: not on Linux nothing else that could be said is of use
     if user:
         cluster.check_label(user, "user label")
@@ -126,6 +163,10 @@ def command(
         allow_hooks=allow_hooks,
         fork=fork,
         builder=builder,
+        image=image,
+        build=build,
+        tls_secret=tls_secret,
+        ingress_class=ingress_class,
     )
     result = everywhere.up_on(on, request)
     if context.json:
@@ -133,10 +174,13 @@ def command(
         return
     label = result["label"]
     here = counted(result["engines"]["registered"], "engine")
+    python = result["environment"].get("python")
+    if result.get("forward"):
+        context.print(f"\n  first      {result['forward']}")
     context.print(f"""
   notebook   {result["url"]}
   password   {result["password"]}
-  cluster    {label}: {here}, Python {result["environment"]["python"]}
+  cluster    {label}: {here}{f", Python {python}" if python else ""}
   notebooks  {result["notebooks"]}
 
 In a notebook:  import ipyparallel as ipp; ipp.Client().ids
@@ -147,11 +191,15 @@ def _judge(on: str, ours: dict[str, Any], builder: str | None) -> None:
     """Refuse what has no meaning there."""
     if on == "local" and builder:
         raise UsageError("--builder names an image, and none is made here", "leave it out, or --on podman")
-    given = [name for name, value in ours.items() if value is not None] if on != "local" else []
-    if given:
-        raise UsageError(
-            f"{given[0]} has no meaning with --on {on}: there the image decides", f"leave {given[0]} out"
-        )
+    if on != "local":
+        _without_meaning(on, ours, "there the image decides")
+
+
+def _without_meaning(on: str, options: dict[str, Any], why: str) -> None:
+    """Refuse those that were given."""
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(f"{name} has no meaning with --on {on}: {why}", f"leave {name} out")
 
 
 def _password(file: Path | None) -> str | None:

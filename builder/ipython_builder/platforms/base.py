@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +12,8 @@ from typing import Any, Protocol
 from ipython_builder import cluster
 from ipython_builder.errors import BuilderError, UsageError
 from ipython_builder.source import Source
+
+IN_NAMESPACES = ("kubernetes", "openshift")  # platforms that clusters of other people are on too
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,9 @@ class Up:
         host: the address the viewer listens on; None for the one it has, or the settings'.
         builder: the image to build on, where there is an image; None for the one it has, or ours.
         fork: whether engines are forked; None for what it was told before, or what the repository says.
+        image: one that a registry has, where clusters are run from a registry; with `build` it is made of
+            the source and pushed there first.
+        tls_secret, ingress_class: of the viewer's Ingress, which has `host` as its name.
     """
 
     source: Source
@@ -40,6 +46,26 @@ class Up:
     allow_hooks: bool = False
     fork: bool | None = None
     builder: str | None = None
+    image: str | None = None
+    build: bool = False
+    tls_secret: str | None = None
+    ingress_class: str | None = None
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where a command shall look, where it is told.
+
+    Attributes:
+        on: the platform; None for the one that has the label.
+        namespace, context: in which Kubernetes; None for what kubectl would take.
+        user: whose viewer, where a cluster has several.
+    """
+
+    on: str | None = None
+    namespace: str | None = None
+    context: str | None = None
+    user: str | None = None
 
 
 @dataclass(frozen=True)
@@ -119,8 +145,8 @@ class Platform(Protocol):
 
     def password(self, label: str) -> str: ...
 
-    def viewer(self, label: str) -> tuple[str, str]:
-        """The viewer's base URL and password, for its REST API."""
+    def viewer(self, label: str) -> AbstractContextManager[tuple[str, str]]:
+        """The viewer's base URL and password, for its REST API; good for as long as the block lasts."""
 
     def logs(self, label: str, role: str | None, *, follow: bool, last: int) -> Iterator[str]: ...
 

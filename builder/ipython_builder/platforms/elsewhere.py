@@ -26,8 +26,10 @@ class Elsewhere:
         source: without credentials; a folder by its whole path. ref and context_dir narrow it.
         builder: the image that its own one stands on.
         image: the id of its image; empty until it has been made.
-        host, port: where the viewer is published on this machine.
+        host, port: where the viewer is published on this machine; in Kubernetes the public host name, if any.
         extra: requirement lines beside the repository's.
+        namespace, context: where in which Kubernetes.
+        address: the viewer's public URL, where it has one that is not made of host and port.
     """
 
     label: str
@@ -43,11 +45,14 @@ class Elsewhere:
     commit: str | None = None
     image: str = ""
     extra: tuple[str, ...] = ()
+    namespace: str = ""
+    context: str = ""
+    address: str = ""
 
     @property
     def url(self) -> str:
-        """The viewer's address as this machine's browser wants it."""
-        return ports.url(self.host, self.port)
+        """The viewer's address as a browser wants it; empty where it has none."""
+        return self.address or (ports.url(self.host, self.port) if self.port else "")
 
 
 class Elsewheres:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +124,13 @@ class Local:
                 f"{label} has no password yet: its `up` was cut off", "run `up` again"
             ) from None
 
-    def viewer(self, label: str) -> tuple[str, str]:
+    @contextmanager
+    def viewer(self, label: str) -> Iterator[tuple[str, str]]:
         home = self._home(label)
         made = record.load(home)
         if made is None or not supervision.alive(home):
             raise not_running(label)
-        return made.url, self.password(label)
+        yield made.url, self.password(label)
 
     def logs(self, label: str, role: str | None, *, follow: bool, last: int) -> Iterator[str]:
         return logs.lines(self._home(label).logs, role, follow=follow, last=last)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -362,9 +363,10 @@ class Containers:
             raise not_running(label)
         return answer.strip()
 
-    def viewer(self, label: str) -> tuple[str, str]:
+    @contextmanager
+    def viewer(self, label: str) -> Iterator[tuple[str, str]]:
         """See `Platform`."""
-        return self._known(label).url, self.password(label)
+        yield self._known(label).url, self.password(label)
 
     def logs(self, label: str, role: str | None, *, follow: bool, last: int) -> Iterator[str]:
         """See `Platform`. A container has one log of all that is in it."""

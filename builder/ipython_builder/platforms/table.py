@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ipython_builder import cluster
 from ipython_builder.errors import UsageError
 from ipython_builder.events import Reporter
-from ipython_builder.platforms.base import Console, Platform, Up, check_engines, need_linux
+from ipython_builder.platforms.base import (
+    IN_NAMESPACES,
+    Console,
+    Platform,
+    Up,
+    Where,
+    check_engines,
+    need_linux,
+)
 from ipython_builder.platforms.elsewhere import Elsewheres
 from ipython_builder.settings import Settings
 
-NAMES = ("local", "podman", "docker")
+NAMES = ("local", "podman", "docker", "kubernetes", "openshift")
 
 
 class Everywhere:
     """Every cluster of this user, wherever it runs."""
 
-    def __init__(self, settings: Settings, reporter: Reporter) -> None:
+    def __init__(self, settings: Settings, reporter: Reporter, where: Where | None = None) -> None:
         self.settings = settings
         self.reporter = reporter
+        self.told = where or Where()
         self.store = Elsewheres(settings.state_dir / "elsewhere")
 
     def of(self, name: str) -> Platform:
@@ -35,6 +45,17 @@ class Everywhere:
             from ipython_builder.platforms.local import Local
 
             return Local(self.settings, self.reporter)
+        if name in IN_NAMESPACES:
+            from ipython_builder.platforms.kubectl import Place
+
+            place = Place(self.told.namespace, self.told.context)
+            if name == "kubernetes":
+                from ipython_builder.platforms.kubernetes import Kubernetes
+
+                return Kubernetes(self.store, self.settings, self.reporter, place, self.told.user)
+            from ipython_builder.platforms.openshift import OpenShift
+
+            return OpenShift(self.store, self.settings, self.reporter, place, self.told.user)
         from ipython_builder.platforms.podman import Containers
 
         return Containers(name, self.store, self.settings, self.reporter)
@@ -45,7 +66,10 @@ class Everywhere:
         Raises:
             UsageError: none has.
         """
-        if one := self.store.load(cluster.check_label(label)):
+        one = self.store.load(cluster.check_label(label))
+        if self.told.on in IN_NAMESPACES:
+            return self.told.on  # it may be somebody else's, of which nothing is noted here
+        if one:
             return one.platform
         if label in self._local():
             return "local"
@@ -92,7 +116,7 @@ class Everywhere:
         """See `Platform`."""
         return self._at(label).password(label)
 
-    def viewer(self, label: str) -> tuple[str, str]:
+    def viewer(self, label: str) -> AbstractContextManager[tuple[str, str]]:
         """See `Platform`."""
         return self._at(label).viewer(label)
 
