@@ -26,7 +26,7 @@ from ipython_builder.settings import Settings
 if TYPE_CHECKING:
     from tests.packages import Made
 
-pytest_plugins = ["tests.engines", "tests.s2i_harness"]
+pytest_plugins = ["tests.engines", "tests.s2i_harness", "tests.kubernetes.fixtures"]
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("IPYTHON_BUILDER_TEST_CACHE") or CHECKOUT / ".cache" / "tests")

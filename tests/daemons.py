@@ -41,11 +41,15 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def kept(
-    folder: Path, start: Callable[[Path], tuple[str, list[str]]], answers: Callable[[str], bool]
+    folder: Path,
+    start: Callable[[Path], tuple[str, list[str]]],
+    answers: Callable[[str], bool],
+    seconds: float = START,
 ) -> Iterator[str]:
     """The address of a daemon that all share who are in here with the same `folder`.
 
     `start` is given a short folder for its sockets, which goes with the daemon, and says address and command.
+    `answers` has to be true within `seconds`.
 
     Raises:
         NotStarted: it ended or did not answer; the next one who comes tries again.
@@ -58,10 +62,12 @@ def kept(
             fcntl.flock(users, fcntl.LOCK_SH)  # waits while an old one is being ended
             with (folder / "keeper").open("a") as sign:
                 if taken(sign):
+                    forget(folder)
                     runtime = Path(tempfile.mkdtemp(prefix="ipb-"))
+                    (folder / "runtime").write_text(str(runtime))
                     keeper = begin(folder, sign, runtime, *start(runtime))
             address = (folder / "address").read_text()
-            deadline = time.monotonic() + START
+            deadline = time.monotonic() + seconds
             while not answers(address):
                 if time.monotonic() > deadline or (keeper and keeper.poll() is not None):
                     tail = (folder / "log").read_text(errors="replace")[-2000:]
@@ -78,6 +84,14 @@ def taken(file: IO[str], how: int = fcntl.LOCK_EX) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def forget(folder: Path) -> None:
+    """Remove the short folder of an earlier life, whose keeper was killed before it could."""
+    try:
+        shutil.rmtree((folder / "runtime").read_text(), ignore_errors=True)
+    except FileNotFoundError:
+        pass
 
 
 def begin(

@@ -1,0 +1,293 @@
+"""`--on kubernetes`, end to end: a real node, a real image, a namespace that allows what `restricted` does."""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipython_builder import settings
+from tests import containers
+from tests.conftest import Cli, Home
+from tests.engine import Engine
+from tests.engines import Images
+from tests.kubernetes.fixtures import Kubernetes
+from tests.workbench import notebook, outputs, until
+
+KINDS = "all,secrets,persistentvolumeclaims,networkpolicies,poddisruptionbudgets,ingresses,configmaps"
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A notebook that counts the hosts of engines, and a module beside it."""
+    folder = tmp_path_factory.mktemp("repository")
+    notebook(
+        folder / "cluster.ipynb",
+        "import ipyparallel as ipp; rc = ipp.Client(timeout=60); len(rc.ids)",
+        "len(set(rc[:].apply_sync(lambda: __import__('socket').gethostname())))",
+        "rc[:].apply_sync(lambda: __import__('helpers').answer)",
+    )
+    (folder / "helpers.py").write_text("answer = 41\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def image(podman: Engine, builder_image: Images, kubernetes: Kubernetes, repository: Path) -> str:
+    """The image of it, in the node."""
+    return kubernetes.load(containers.image_with(podman, builder_image.builder, repository))
+
+
+@dataclass(frozen=True)
+class Place:
+    """A command line whose `kubectl` finds a namespace of a real Kubernetes."""
+
+    cli: Cli
+    kubernetes: Kubernetes
+    namespace: str
+    image: str
+    source: Path
+
+    def __call__(self, *words: str | Path, **options: Any) -> Any:
+        ours = {
+            name: self.kubernetes.environ[name] for name in ("KUBECONFIG", "PATH", "NO_PROXY", "no_proxy")
+        }
+        return self.cli(*words, env=ours | options.pop("env", {}), **options)
+
+    def up(self, *words: str | Path, **options: Any) -> Any:
+        return self("up", self.source, "--on", "kubernetes", "--namespace", self.namespace, *words, **options)
+
+    def there(self, label: str) -> list[str]:
+        """The names of all that the namespace has of a cluster."""
+        words = ("get", KINDS, "--namespace", self.namespace, "--selector", f"ipython-cluster={label}")
+        return self.kubernetes.kubectl(*words, "--output", "name").stdout.split()
+
+    def pods(self, label: str, role: str) -> list[str]:
+        selector = f"ipython-cluster={label},ipython-role={role}"
+        words = ("get", "pods", "--namespace", self.namespace, "--selector", selector, "--output", "name")
+        return self.kubernetes.kubectl(*words).stdout.split()
+
+
+@pytest.fixture
+def place(cli: Cli, kubernetes: Kubernetes, namespace: str, image: str, repository: Path) -> Place:
+    return Place(cli, kubernetes, namespace, image, repository)
+
+
+def another(place: Place, tmp_path: Path) -> Place:
+    """The same for another person, who has noted nothing."""
+    home = tmp_path / "another"
+    home.mkdir()
+    environ = place.cli.home.environ | {
+        name: str(home / name) for name in ("XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
+    }
+    return replace(place, cli=Cli(Home(home, settings.load(), environ)))
+
+
+@pytest.mark.timeout(600)
+def test_from_up_to_down(place: Place, tmp_path: Path) -> None:
+    made = place.up("--label", "tt", "--user", "ada", "-n", "1", "--image", place.image, "--json", check=True)
+    told = made.json
+    assert told["engines"] == {"requested": 1, "registered": 1}
+    assert told["namespace"] == place.namespace
+    assert "port-forward service/nbviewer-ada-tt" in told["forward"]
+    assert len(told["password"]) >= 20
+    assert place("password", "tt").stdout.strip() == told["password"]
+
+    assert place("scale", "tt", "6", "--json", check=True).json["engines"]["registered"] == 6
+    assert len(place.pods("tt", "engine")) == 6
+    state = place("scale", "tt", "2", "--json", check=True).json
+    assert state["engines"] == {"requested": 2, "registered": 2, "busy": 0}
+    assert len(place.pods("tt", "engine")) == 2
+
+    done = tmp_path / "done.ipynb"
+    place("run", "tt", "cluster.ipynb", "-o", done, check=True)
+    assert outputs(done) == ["2", "2", "[41, 41]"]
+    said = place("console", "tt", "--no-banner", "-c", "print(len(rc.ids))", check=True)
+    assert said.stdout.strip() == "2"
+    assert place("logs", "tt", "controller", "--last", "500").stdout.count("created hub") == 1
+    assert {line.split(":")[0] for line in place("logs", "tt", "--last", "1").stdout.splitlines() if ": " in line} >= {
+        "controller", "viewer", "engine-0", "engine-1",
+    }  # fmt: skip
+
+    status = place("status", "tt", "--json", check=True).json
+    assert status["state"] == "ready"
+    assert {one["role"] for one in status["roles"]} == {"controller", "viewer", "engine"}
+    assert "ready, 2 of 2 engines registered" in place("status", "tt").stdout
+    (listed,) = place("ls", "--json").json
+    assert (listed["label"], listed["platform"], listed["state"]) == ("tt", "kubernetes", "ready")
+
+    # Somebody else may look, and have a notebook of their own.
+    other = another(place, tmp_path)
+    assert other("status", "tt").rc == 2
+    where = ("--on", "kubernetes", "--namespace", place.namespace)
+    assert other("status", "tt", *where, "--json").json["engines"]["registered"] == 2
+    joined = other.up("--label", "tt", "--user", "bob", "--image", place.image, "--json", check=True).json
+    assert joined["engines"]["registered"] == 2
+    assert joined["password"] != told["password"]
+    assert place("status", "tt", "--json").json["users"] == ["ada", "bob"]
+    assert other("password", "tt", *where, "--user", "ada").stdout.strip() == told["password"]
+    said = other("password", "tt", *where, "--user", "eve")
+    assert (said.rc, "no viewer of 'eve'" in said.stderr) == (2, True)
+
+    # What is there already stays as it is, and another repository is refused.
+    again = place.up("--label", "tt", "--json", check=True).json
+    assert again["password"] == told["password"]
+    assert again["engines"]["registered"] == 2
+    refused = place("up", tmp_path, "--on", "kubernetes", "--label", "tt", "--image", place.image)
+    assert refused.rc == 2
+    assert "tt is already a cluster of" in refused.stderr
+
+    # `down` removes ours; a notebook of somebody else is named and stays, and so does the work.
+    gone = place("down", "tt", check=True)
+    assert "bob" in gone.stderr
+    assert "volume claim nbviewer-ada-tt" in gone.stderr
+    assert all("bob" in name for name in place.there("tt") if "persistentvolumeclaim" not in name)
+    other("down", "tt", "--discard", check=True)
+    assert place.there("tt") == ["persistentvolumeclaim/nbviewer-ada-tt"]
+
+    # The next one goes on with the work, and then nothing is left.
+    back = place.up("--label", "tt", "-n", "0", "--image", place.image, "--json", check=True).json
+    assert back["user"] == "ada"
+    assert back["password"] == told["password"], "it is in the volume"
+    place("down", "tt", "--discard", check=True)
+    assert place.there("tt") == []
+    assert place("ls", "--json").json == []
+
+
+@pytest.mark.timeout(600)
+def test_parts_that_are_killed_and_an_image_that_is_renewed(place: Place, podman: Engine) -> None:
+    place.up("--label", "tt", "--user", "ada", "-n", "2", "--image", place.image, check=True)
+    kubectl, space = place.kubernetes.kubectl, ("--namespace", place.namespace)
+    viewer = ("exec", *space, "deployment/nbviewer-ada-tt", "--")
+    program = (
+        "import ipyparallel as ipp, os, time\n"
+        "rc = ipp.Client(timeout=60); rc.wait_for_engines(2, timeout=60, interactive=False)\n"
+        "rc[:].push({'kept': 42}, block=True); open('/tmp/pushed', 'w').close()\n"
+        "while not os.path.exists('/tmp/go'): time.sleep(0.1)\n"
+        "print(rc[:].pull('kept', block=True), flush=True)\n"
+    )
+    kubectl(*viewer, "sh", "-c", f"cat > /tmp/kept.py <<'END'\n{program}END")
+    # In the background of the viewer's pod: a notebook that somebody has open.
+    line = "ipython-builder console tt --no-banner /tmp/kept.py > /tmp/said 2>&1 &"
+    kubectl(*viewer, "sh", "-c", line)
+    until(lambda: not kubectl(*viewer, "test", "-e", "/tmp/pushed", check=False).rc, "it has pushed")
+    before = place.pods("tt", "controller")
+    kubectl("delete", *space, *before)
+    until(lambda: place("status", "tt").rc == 0, "engines have registered again", 120)
+    assert place.pods("tt", "controller") != before
+    kubectl(*viewer, "touch", "/tmp/go")
+    until(lambda: kubectl(*viewer, "cat", "/tmp/said").stdout.strip(), "it goes on")
+    assert "[42, 42]" in kubectl(*viewer, "cat", "/tmp/said").stdout, "engines keep what they have"
+
+    engine = place.pods("tt", "engine")[0]
+    kubectl("delete", *space, engine)
+    until(
+        lambda: place("status", "tt").rc == 0 and engine not in place.pods("tt", "engine"), "another one", 120
+    )
+
+    kubectl(*viewer, "sh", "-c", "echo mine > $IPYTHON_NOTEBOOK_DIR/helpers.py")
+    newer = podman.build(f"FROM {place.image}\nRUN echo 'answer = 43' > helpers.py\n", place.source, "newer")
+    newer = place.kubernetes.load(newer)
+    place.up("--label", "tt", "--image", newer, check=True)
+    images = "{.items[*].spec.containers[*].image}"
+    words = ("get", "pods", *space, "--output", f"jsonpath={images}")
+    assert set(kubectl(*words).stdout.split()) == {newer}
+    text = kubectl(*viewer, "sh", "-c", "cat $IPYTHON_NOTEBOOK_DIR/helpers.py").stdout
+    assert text == "mine\n", "a newer image does not overwrite work"
+
+    # A key that is replaced is taken up by all, one after another, as the kubelet brings it.
+    old = {one["metadata"]["name"]: one for one in place.kubernetes.get(place.namespace, "pods")["items"]}
+    new = json.dumps({"data": {"key": base64.b64encode(b"ef" * 32).decode()}})
+    kubectl("patch", "secret", *space, "ipcluster-tt", "--type=merge", "--patch", new)
+
+    def renewed() -> bool:
+        pods = place.kubernetes.get(place.namespace, "pods")["items"]
+        counts = [one["status"]["containerStatuses"][0]["restartCount"] for one in pods]
+        return sorted(counts) == [0, 1, 1, 1] and place("status", "tt").rc == 0
+
+    until(renewed, "controller and engines have begun anew, and the viewer has not", 240)
+    assert {one["metadata"]["name"] for one in place.kubernetes.get(place.namespace, "pods")["items"]} == set(
+        old
+    )
+    said = kubectl(*viewer, "ipython-builder", "console", "tt", "--no-banner", "-c", "print(len(rc.ids))")
+    assert said.stdout.strip() == "2"
+
+
+def test_an_image_that_is_nowhere(place: Place) -> None:
+    said = place.up("--label", "tt", "--image", "localhost/nowhere:1")
+    assert said.rc == 1
+    assert "its image cannot be pulled" in said.stderr
+    assert place.there("tt") == []
+    assert place("ls", "--json").json == []
+
+
+def test_a_quota_that_is_too_small(place: Place) -> None:
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "small"},
+        "spec": {"hard": {"pods": "2"}},
+    }
+    place.kubernetes.apply(place.namespace, quota)
+    said = place.up("--label", "tt", "-n", "4", "--image", place.image)
+    assert said.rc == 1
+    assert "exceeded quota: small" in said.stderr
+    assert place.there("tt") == []
+
+
+def test_ctrl_c_leaves_nothing(place: Place) -> None:
+    words = ("up", place.source, "--on", "kubernetes", "--namespace", place.namespace, "--label", "tt")
+    running = place.cli.start(*words, "-n", "1", "--image", place.image, env=place.kubernetes.environ)
+    until(lambda: len(place.there("tt")) > 4, "it has begun")
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130, said
+    assert place.there("tt") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "rc", "message"),
+    [
+        (("--namespace", "nowhere"), 2, "there is no such namespace"),
+        (("--context", "nowhere"), 2, "there is no such context"),
+        (("--image", "localhost/NO"), 2, "capitals"),
+        (("--user", "u" * 40, "--label", "l" * 20), 2, "63 at most"),
+        (("--port", "80"), 2, "--port has no meaning"),
+        (("--fork",), 2, "--fork has no meaning"),
+        (("--build", "--image", "here"), 2, "names none"),
+    ],
+)
+def test_what_cannot_be_meant(place: Place, words: tuple[str, ...], rc: int, message: str) -> None:
+    said = place.up("--label", "tt", "--image", place.image, *words)
+    assert (said.rc, message in said.stderr) == (rc, True), said.stderr
+    assert place.there("tt") == []
+
+
+def test_no_image(place: Place) -> None:
+    said = place.up("--label", "tt")
+    assert said.rc == 2
+    assert "--image" in said.stderr
+
+
+def test_who_may_not_and_who_is_nobody(place: Place, tmp_path: Path) -> None:
+    kubernetes = place.kubernetes
+    token = kubernetes.kubectl("create", "token", "default", "--namespace", place.namespace).stdout.strip()
+    config = json.loads(kubernetes.kubectl("config", "view", "--raw", "--output", "json").stdout)
+    for secret, rc, message in (
+        (token, 1, "you may not do that there"),
+        ("nonsense", 69, "you are not logged in"),
+    ):
+        file = tmp_path / f"config-{rc}"
+        user = {"name": config["users"][0]["name"], "user": {"token": secret}}
+        file.write_text(json.dumps(config | {"users": [user]}))
+        said = place.up("--label", "tt", "--image", place.image, env={"KUBECONFIG": str(file)})
+        assert (said.rc, message in said.stderr) == (rc, True), said.stderr
+        assert secret not in said.stderr
+    config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
+    file.write_text(json.dumps(config))
+    said = place.up("--label", "tt", "--image", place.image, env={"KUBECONFIG": str(file)})
+    assert (said.rc, "the cluster does not answer" in said.stderr) == (69, True), said.stderr
