@@ -254,7 +254,7 @@ def test_ctrl_c_leaves_nothing(place: Place) -> None:
     [
         (("--namespace", "nowhere"), 2, "there is no such namespace"),
         (("--context", "nowhere"), 2, "there is no such context"),
-        (("--image", "localhost/NO"), 2, "capitals"),
+        (("--image", "localhost/NO"), 2, "write localhost/no"),
         (("--user", "u" * 40, "--label", "l" * 20), 2, "63 at most"),
         (("--port", "80"), 2, "--port has no meaning"),
         (("--fork",), 2, "--fork has no meaning"),
