@@ -397,6 +397,7 @@ def test_only_the_notebooks_are_pushed_again(
     words = ["--builder", stand.builder, "--push"]
     said = build_as(cli, stand, repository, f"{name}:1", *words, "--json", check=True)
     assert said.json["pushed"] is True
+    assert blobs(registry, name, said.json["digest"]) == blobs(registry, name, "1")
     notebook(repository / "a.ipynb", "2")
     commit(repository)
     build_as(cli, stand, repository, f"{name}:2", *words, check=True)

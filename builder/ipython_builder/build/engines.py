@@ -40,6 +40,7 @@ class Image:
 
 
 MOMENT = 2.0
+_DIGEST = re.compile(r"digest: (sha256:[0-9a-f]{64})")
 _BROKEN = re.compile(r'locating item named "manifest" for image with ID "([0-9a-f]{64})"')
 
 
@@ -96,8 +97,11 @@ class Engine(Protocol):
     def forget(self, name: Reference) -> None:
         """Take a name away; an image that has no other and is used by none goes with it."""
 
-    def push(self, name: Reference, say: Say) -> None:
+    def push(self, name: Reference, say: Say) -> str:
         """Send an image to its registry; layers that are there already are not sent.
+
+        Returns:
+            Its digest there, as in ``sha256:…``; empty if the engine does not say it.
 
         Raises:
             Unavailable: the registry does not answer, or refuses.
@@ -143,11 +147,13 @@ class _Client:
         """See `Engine`."""
         self._run("rmi", str(name))
 
-    def push(self, name: Reference, say: Say) -> None:
+    def push(self, name: Reference, say: Say) -> str:
         """See `Engine`."""
         answer = self._run("push", *self._plain(name), str(name), say=say)
         if answer.returncode != 0:
             raise words.registry_failure(f"{name} cannot be pushed", answer.stderr)
+        digests = _DIGEST.findall(answer.stderr)
+        return str(digests[-1]) if digests else ""
 
     def _common(self, order: Order, id_file: Path) -> list[str]:
         """The options of a build that all of them have."""
@@ -244,6 +250,15 @@ class Podman(_Client):
 
     def _remove(self, container: str) -> None:
         self._run("rm", "--force", container)
+
+    def push(self, name: Reference, say: Say) -> str:
+        """See `Engine`. It writes the digest into a file, and says those of parts."""
+        with commands.scratch() as folder:
+            file = folder / "digest"
+            answer = self._run("push", *self._plain(name), "--digestfile", str(file), str(name), say=say)
+            if answer.returncode != 0:
+                raise words.registry_failure(f"{name} cannot be pushed", answer.stderr)
+            return file.read_text().strip()
 
 
 class Buildah(Podman):

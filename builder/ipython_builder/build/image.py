@@ -116,10 +116,11 @@ def make(wish: Wish, settings: Settings, reporter: Reporter) -> dict[str, Any]:
                 layers = list(made.layers)
                 engine.tag(_built(engine, made, order, phase), wish.image)
             phase.done(f"built {wish.image} {how}")
+    digest = ""
     if wish.push:
         with reporter.phase("push", f"pushing {wish.image}") as phase:
             try:
-                engine.push(wish.image, phase.progress)
+                digest = engine.push(wish.image, phase.progress)
             except BuilderError as error:
                 error.hint = f"{error.hint}; the image is in {engine.name} all the same"
                 raise
@@ -134,6 +135,7 @@ def make(wish: Wish, settings: Settings, reporter: Reporter) -> dict[str, Any]:
         "commit": checkout.commit,
         "layers": layers,
         "pushed": wish.push,
+        "digest": digest or None,
         "labels": dict(found.labels) if found else {},
         "seconds": {phase: round(seconds, 3) for phase, seconds in reporter.seconds.items()},
     }
