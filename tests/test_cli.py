@@ -42,7 +42,7 @@ def test_help_lists_all_verbs(cli: Cli) -> None:
 
 def test_help_imports_no_verb_and_nothing_heavy(home: Home) -> None:
     program = (
-        "import sys; from ipython_builder.cli import run; code = run(['--help'])\n"
+        "import sys; from ipython_builder.cli import exit_code; code = exit_code(['--help'])\n"
         "print(code, *sorted(sys.modules), file=sys.stderr)"
     )
     words = [sys.executable, "-P", "-c", program]
@@ -266,8 +266,8 @@ import signal, sys
 sys.platform = "darwin"
 del signal.SIGHUP
 sys.modules["fcntl"] = None
-from ipython_builder.cli import run
-sys.exit(run(sys.argv[1:]))
+from ipython_builder.cli import exit_code
+sys.exit(exit_code(sys.argv[1:]))
 """
 
 

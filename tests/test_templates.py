@@ -43,7 +43,7 @@ def process(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 
     def run(*words: str) -> tuple[int, list[str], str]:
         monkeypatch.chdir(FOLDER)
-        code = command_line.run(["template", "process", *words])
+        code = command_line.exit_code(["template", "process", *words])
         said = capfd.readouterr()
         return code, said.out.split("\n"), said.err
 

@@ -98,10 +98,10 @@ def cli() -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the documented code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    sys.exit(run(words))
+    sys.exit(exit_code(words))
 
 
-def run(words: list[str]) -> int:
+def exit_code(words: list[str]) -> int:
     """Run the command line and return the exit code; the only place where an error becomes text."""
     from ipython_builder.errors import BuilderError
 
