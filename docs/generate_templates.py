@@ -39,6 +39,8 @@ build themselves in the project, and the four templates. `oc create -f` of that 
 `templates/`, puts them into the current project, and from then on its catalogue shows them. In the project
 `openshift` they are in everybody's catalogue; forms then need that project in `IPYTHON_BUILDER_NAMESPACE`.
 
+Then `oc new-app` makes what a form does: [what it prints](new-app.md) for each of them.
+
 ## Names
 
 | name | what has it |

@@ -46,6 +46,19 @@ def test_the_same_from_docker() -> None:
     assert found.hint == "look at the network"
 
 
+def test_the_same_from_openshift() -> None:
+    after = (
+        "subprocess exited with status 3\n"
+        'error: build error: error building at STEP "RUN /usr/libexec/s2i/assemble": exit status 3\n'
+        'error: the build lab/ipcluster-x-1 status is "Failed"\n'
+    )
+    found = words.failure("the build of ipcluster-x failed", PODMAN.rpartition("Error: ")[0] + after)
+    assert type(found) is RepositoryError
+    assert found.hint == "change the requirement that is named above"
+    others = words.failure("the build of ipcluster-x failed", after)
+    assert others.message.startswith("the build of ipcluster-x failed:\n")
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "message"),
     [

@@ -24,6 +24,8 @@ _NOISE = re.compile(
 )
 _STEP = re.compile(r'((?:STEP |running |process )[\["/]\S* ?\S*)(?: .*(?=[\]"]: ))')
 _PREFIX = re.compile(r"^#\d+ (?:\d+\.\d+ )?")
+# What is said of a build from outside, after our own words.
+_THEIRS = re.compile(r"error: (?:build error: |the build \S+ status is )")
 _KINDS: dict[int, type[BuilderError]] = {2: UsageError, 3: RepositoryError, 69: Unavailable, 75: Transient}
 
 
@@ -84,7 +86,8 @@ def registry_failure(what: str, text: str) -> BuilderError:
 def _ours(text: str) -> tuple[str, str | None] | None:
     """(message, hint) of the last error that our own tool showed in a step."""
     lines = [plain(line).rstrip() for line in text.splitlines()]
-    start = max((n for n, line in enumerate(lines) if line.startswith("error: ")), default=None)
+    ours = (n for n, line in enumerate(lines) if line.startswith("error: ") and not _THEIRS.match(line))
+    start = max(ours, default=None)
     if start is None:
         return None
     message = [lines[start].removeprefix("error: ")]

@@ -147,6 +147,7 @@ class Known:
     hint: str
 
 
+_NO_KIND = r"doesn't have a resource type|no matches for kind"
 _KNOWN = (
     Known(
         r"provide credentials|must be logged in|Unauthorized|token .*expired",
@@ -181,11 +182,16 @@ _KNOWN = (
         "use a namespace of your own (--namespace), or ask for the role `edit` in it",
     ),
     Known(
-        r"doesn't have a resource type|no matches for kind",
+        _NO_KIND,
         *(BuilderError, "this cluster does not know what is asked for"),
         "only OpenShift has builds, routes and templates; elsewhere use --on kubernetes",
     ),
 )
+
+
+def no_such_kind(answer: Result) -> bool:
+    """Whether it failed because this cluster has no objects of that kind."""
+    return bool(answer.returncode and re.search(_NO_KIND, answer.stderr))
 
 
 def failure(what: str, text: str, client: Kubectl) -> BuilderError:

@@ -35,7 +35,6 @@ from ipython_builder.settings import Settings
 START_SECONDS = 300.0  # an image may have to be pulled; an engine more may take another second
 GONE_SECONDS = 120.0
 LOOK = 0.5
-CRASHES = 3  # a part that ended that often will not come up
 _FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
 
 
@@ -209,7 +208,7 @@ class Kubernetes:
         )
 
     def _build(self, made: Elsewhere, request: Up) -> str:
-        """Make the image and push it; returns its name."""
+        """Make the image and push it; returns its name with the digest, so that nodes fetch this one."""
         wish = image.Wish(
             source=replace(request.source, ref=made.ref, context_dir=made.context_dir),
             image=reference.target(made.image),
@@ -218,7 +217,8 @@ class Kubernetes:
             extra=request.extra,
             cached=not request.upgrade,
         )
-        return str(image.make(wish, self.settings, self.reporter)["image"])
+        built = image.make(wish, self.settings, self.reporter)
+        return f"{wish.image}@{built['digest']}" if built["digest"] else str(wish.image)
 
     def _secrets(self, made: Elsewhere, request: Up, kube: Kubectl) -> None:
         """Have the cluster's key, and the viewer's password: what is there stays."""
@@ -469,8 +469,7 @@ class Kubernetes:
         label = objects.mark(made.label)
         selectors = [f"{label},{pods.USER}={made.user}"] + ([f"{label},!{pods.USER}"] if every else [])
         for selector in selectors:
-            words = ("delete", ",".join(kinds), f"--selector={selector}", "--ignore-not-found")
-            kube.run(*words, "--wait=false", what=f"{made.label} cannot be removed")
+            self._delete(kube, kinds, selector, f"{made.label} cannot be removed")
         deadline = time.monotonic() + GONE_SECONDS
         while time.monotonic() < deadline:
             left = [one for one in selectors if kube.get(("pods",), f"--selector={one}")]
@@ -481,6 +480,10 @@ class Kubernetes:
             f"pods of {made.label} are still there after {GONE_SECONDS:.0f} s",
             f"look at `{kube.program} get pods --selector={label}`",
         )
+
+    def _delete(self, kube: Kubectl, kinds: list[str], selector: str, what: str) -> None:
+        words = (f"--selector={selector}", "--ignore-not-found", "--wait=false")
+        kube.run("delete", ",".join(kinds), *words, what=what)
 
     # -- parts --------------------------------------------------------------------------------------------
 

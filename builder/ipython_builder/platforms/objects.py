@@ -65,6 +65,7 @@ class Order:
 
     Attributes:
         image: for all containers; None: the one that the cluster's own build makes.
+        built: what that build has made, if it is known; later builds take its place.
         source: the repository, for the build and as a note.
         builder: image stream tag that the build stands on, and its namespace; empty for this one.
         host: the public host name; on OpenShift empty for one that is given.
@@ -79,6 +80,7 @@ class Order:
     ref: str = ""
     context_dir: str = ""
     image: str | None = None
+    built: str = ""
     builder: str = "ipython-builder-scipy:latest"
     builder_namespace: str = ""
     host: str = ""
@@ -167,9 +169,10 @@ def _fit(one: Object, order: Order, *, openshift: bool) -> Object:
         case "Service":
             # The key is ours: the service CA has nothing to make.
             one["metadata"].get("annotations", {}).pop(_SERVING, None)
-        case "BuildConfig" if order.binary:
-            one["spec"]["source"] = {"type": "Binary"}
-            one["spec"]["triggers"] = []  # without files there is nothing to build
+        case "BuildConfig":
+            one["spec"]["triggers"] = []  # we start builds: a trigger would start another one beside ours
+            if order.binary:
+                one["spec"]["source"] = {"type": "Binary"}
         case "Route" if not openshift:
             return _ingress(one, order)
         case "Route" if order.host:
@@ -199,12 +202,14 @@ _INGRESS_PODS = {
 def _deployment(one: Object, order: Order, *, openshift: bool) -> Object:
     annotations = one["metadata"].setdefault("annotations", {})
     pod = one["spec"]["template"]["spec"]
+    image = order.built if order.image is None else order.image
+    if image:
+        for container in pod["containers"]:
+            container["image"] = image
+            if image.startswith("localhost/"):
+                container["imagePullPolicy"] = "IfNotPresent"  # no registry has that name
     if order.image is not None:
         annotations.pop(_TRIGGERS, None)
-        for container in pod["containers"]:
-            container["image"] = order.image
-            if order.image.startswith("localhost/"):
-                container["imagePullPolicy"] = "IfNotPresent"  # no registry has that name
     else:
         triggers = json.loads(annotations[_TRIGGERS])
         for trigger in triggers:

@@ -9,11 +9,12 @@ from typing import Any
 
 from ipython_builder import templates
 from ipython_builder.build import words
+from ipython_builder.commands import Result
 from ipython_builder.errors import BuilderError, Unavailable
 from ipython_builder.platforms import objects
 from ipython_builder.platforms.base import Up
 from ipython_builder.platforms.elsewhere import Elsewhere
-from ipython_builder.platforms.kubectl import Kubectl
+from ipython_builder.platforms.kubectl import Kubectl, failure, no_such_kind
 from ipython_builder.platforms.kubernetes import Kubernetes
 from ipython_builder.platforms.objects import Names, Order
 from ipython_builder.platforms.pods import Found
@@ -48,7 +49,6 @@ class OpenShift(Kubernetes):
             )  # fmt: skip
         every = objects.cluster_of(order, openshift=True)
         builds = [one for one in every if one["kind"] in objects.BUILD_KINDS]
-        rest = [one for one in every if one not in builds] + objects.viewer_of(order, openshift=True)
         with self.reporter.phase("objects", f"making objects in {made.namespace}") as phase:
             self._secrets(made, request, kube)
             if builds:
@@ -56,7 +56,13 @@ class OpenShift(Kubernetes):
             phase.done(f"{made.label} is in {made.namespace}")
         if builds:
             self._run_build(names, order, request, kube)
-        kube.apply([one for one in rest if one["kind"] != "Secret"], "the objects cannot be made")
+            # Named here: until a trigger had done it no pod could be made, which would look like a failure.
+            found_tag = self._tag(kube, f"{names.cluster}:latest", made.namespace)
+            order = replace(order, built="" if found_tag.returncode else found_tag.stdout.strip())
+            every = objects.cluster_of(order, openshift=True)
+        every += objects.viewer_of(order, openshift=True)
+        done = ("Secret", *objects.BUILD_KINDS)
+        kube.apply([one for one in every if one["kind"] not in done], "the objects cannot be made")
         made = replace(made, address=self.public(kube, names))
         self.store.save(made)
         return made
@@ -70,16 +76,25 @@ class OpenShift(Kubernetes):
         place, _, name = wish.rpartition("/")
         tag = name if ":" in name else f"{name}:latest"
         for namespace in [place] if place else [kube.place.namespace or "", SHARED]:
-            found = kube.run(
-                *("get", f"imagestreamtag/{tag}", f"--namespace={namespace}", "--output=name"),
-                what=f"{tag} cannot be looked for", check=False,
-            )  # fmt: skip
+            found = self._tag(kube, tag, namespace)
+            if no_such_kind(found):
+                raise Unavailable(
+                    "this cluster builds no images: it has no image streams", "name an image with --image"
+                )
             if found.returncode == 0:
                 return tag, "" if namespace == kube.place.namespace else namespace
         raise Unavailable(
             f"there is no builder image {wish} in {place or f'{kube.place.namespace} or {SHARED}'}",
             "make it with `ipython-builder template install`, or look at `oc get builds` if it is being made",
         )
+
+    def _tag(self, kube: Kubectl, tag: str, namespace: str) -> Result:
+        """An image stream tag: where its image is, if it is there."""
+        return kube.run(
+            *("get", f"imagestreamtag/{tag}", f"--namespace={namespace}"),
+            "--output=jsonpath={.image.dockerImageReference}",
+            what=f"{tag} cannot be looked for", check=False,
+        )  # fmt: skip
 
     def _run_build(self, names: Names, order: Order, request: Up, kube: Kubectl) -> None:
         """Have the image built, and follow it.
@@ -98,6 +113,20 @@ class OpenShift(Kubernetes):
             if done.returncode:
                 raise words.failure(f"the build of {names.cluster} failed", done.stderr)
             phase.done(f"built {names.cluster}")
+
+    def _delete(self, kube: Kubectl, kinds: list[str], selector: str, what: str) -> None:
+        """See `Kubernetes`. Not every OpenShift has builds and image streams."""
+        words = (f"--selector={selector}", "--ignore-not-found", "--wait=false")
+        answer = kube.run("delete", ",".join(kinds), *words, what=what, check=False)
+        if no_such_kind(answer):
+            builds = [kind.lower() for kind in objects.BUILD_KINDS]
+            super()._delete(kube, [kind for kind in kinds if kind not in builds], selector, what)
+            for kind in builds:
+                answer = kube.run("delete", kind, *words, what=what, check=False)
+                if answer.returncode and not no_such_kind(answer):
+                    raise failure(what, answer.stderr, kube)
+        elif answer.returncode:
+            raise failure(what, answer.stderr, kube)
 
     def public(self, kube: Kubectl, names: Names) -> str:
         """See `Kubernetes`."""
