@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ipython_builder import settings
+from ipython_builder.platforms.elsewhere import Elsewhere, Elsewheres
 from tests import containers
 from tests.conftest import Cli, Home
 from tests.engine import Engine
@@ -66,6 +67,13 @@ class Place:
         words = ("get", KINDS, "--namespace", self.namespace, "--selector", f"ipython-cluster={label}")
         return self.kubernetes.kubectl(*words, "--output", "name").stdout.split()
 
+    def well(self, label: str, what: str) -> None:
+        """Wait until it is ready; if it is not, what is known of it is shown."""
+        try:
+            until(lambda: self("status", label).rc == 0, what, 180)
+        except AssertionError as error:
+            pytest.fail(f"{error}\n{self('status', label).stdout}\n{self.kubernetes.story(self.namespace)}")
+
     def pods(self, label: str, role: str) -> list[str]:
         selector = f"ipython-cluster={label},ipython-role={role}"
         words = ("get", "pods", "--namespace", self.namespace, "--selector", selector, "--output", "name")
@@ -101,7 +109,7 @@ def test_from_up_to_down(place: Place, tmp_path: Path) -> None:
     assert len(place.pods("tt", "engine")) == 6
     state = place("scale", "tt", "2", "--json", check=True).json
     assert state["engines"] == {"requested": 2, "registered": 2, "busy": 0}
-    assert len(place.pods("tt", "engine")) == 2
+    until(lambda: len(place.pods("tt", "engine")) == 2, "the others are gone")
 
     done = tmp_path / "done.ipynb"
     place("run", "tt", "cluster.ipynb", "-o", done, check=True)
@@ -125,7 +133,10 @@ def test_from_up_to_down(place: Place, tmp_path: Path) -> None:
     assert other("status", "tt").rc == 2
     where = ("--on", "kubernetes", "--namespace", place.namespace)
     assert other("status", "tt", *where, "--json").json["engines"]["registered"] == 2
-    joined = other.up("--label", "tt", "--user", "bob", "--image", place.image, "--json", check=True).json
+    for wrong, why in ((("-n", "1"), "scale it"), (("--image", "localhost/x:1"), "leave --image")):
+        said = other.up("--label", "tt", "--user", "bob", *wrong)
+        assert (said.rc, why in said.stderr) == (2, True), said.stderr
+    joined = other.up("--label", "tt", "--user", "bob", "--json", check=True).json
     assert joined["engines"]["registered"] == 2
     assert joined["password"] != told["password"]
     assert place("status", "tt", "--json").json["users"] == ["ada", "bob"]
@@ -141,12 +152,21 @@ def test_from_up_to_down(place: Place, tmp_path: Path) -> None:
     assert refused.rc == 2
     assert "tt is already a cluster of" in refused.stderr
 
+    # Who has only a notebook at it takes only that away.
+    assert other.up("--label", "tt", "--json", check=True).json["user"] == "bob"
+    left = other("down", "tt", "--discard", check=True)
+    assert "removed the viewer of bob" in left.stderr
+    assert place("status", "tt", "--json").json["users"] == ["ada"]
+    assert place("status", "tt").rc == 0
+    other.up("--label", "tt", "--user", "bob", check=True)
+
     # `down` removes ours; a notebook of somebody else is named and stays, and so does the work.
     gone = place("down", "tt", check=True)
     assert "bob" in gone.stderr
     assert "volume claim nbviewer-ada-tt" in gone.stderr
     assert all("bob" in name for name in place.there("tt") if "persistentvolumeclaim" not in name)
     other("down", "tt", "--discard", check=True)
+    until(lambda: len(place.there("tt")) == 1, "what goes with deployments is gone")
     assert place.there("tt") == ["persistentvolumeclaim/nbviewer-ada-tt"]
 
     # The next one goes on with the work, and then nothing is left.
@@ -154,7 +174,7 @@ def test_from_up_to_down(place: Place, tmp_path: Path) -> None:
     assert back["user"] == "ada"
     assert back["password"] == told["password"], "it is in the volume"
     place("down", "tt", "--discard", check=True)
-    assert place.there("tt") == []
+    until(lambda: not place.there("tt"), "nothing is left")
     assert place("ls", "--json").json == []
 
 
@@ -177,7 +197,7 @@ def test_parts_that_are_killed_and_an_image_that_is_renewed(place: Place, podman
     until(lambda: not kubectl(*viewer, "test", "-e", "/tmp/pushed", check=False).rc, "it has pushed")
     before = place.pods("tt", "controller")
     kubectl("delete", *space, *before)
-    until(lambda: place("status", "tt").rc == 0, "engines have registered again", 120)
+    place.well("tt", "engines have registered again")
     assert place.pods("tt", "controller") != before
     kubectl(*viewer, "touch", "/tmp/go")
     until(lambda: kubectl(*viewer, "cat", "/tmp/said").stdout.strip(), "it goes on")
@@ -221,7 +241,7 @@ def test_an_image_that_is_nowhere(place: Place) -> None:
     said = place.up("--label", "tt", "--image", "localhost/nowhere:1")
     assert said.rc == 1
     assert "its image cannot be pulled" in said.stderr
-    assert place.there("tt") == []
+    until(lambda: not place.there("tt"), "nothing is left")
     assert place("ls", "--json").json == []
 
 
@@ -259,6 +279,8 @@ def test_ctrl_c_leaves_nothing(place: Place) -> None:
         (("--port", "80"), 2, "--port has no meaning"),
         (("--fork",), 2, "--fork has no meaning"),
         (("--build", "--image", "here"), 2, "names none"),
+        (("--host", "http://a.example"), 2, "is no host name"),
+        (("--tls-secret", "a"), 2, "name it with --host"),
     ],
 )
 def test_what_cannot_be_meant(place: Place, words: tuple[str, ...], rc: int, message: str) -> None:
@@ -291,3 +313,28 @@ def test_who_may_not_and_who_is_nobody(place: Place, tmp_path: Path) -> None:
     file.write_text(json.dumps(config))
     said = place.up("--label", "tt", "--image", place.image, env={"KUBECONFIG": str(file)})
     assert (said.rc, "the cluster does not answer" in said.stderr) == (69, True), said.stderr
+    assert said.stderr.count("refused") == 1, "once is enough"
+    assert place("ls", "--json").json == []
+
+
+def test_a_cluster_that_does_not_answer_hides_no_other(place: Place, tmp_path: Path) -> None:
+    store = Elsewheres(place.cli.home.settings.state_dir / "elsewhere")
+    store.save(Elsewhere("tt", "kubernetes", "ada", "repo", "", "", 0, 2, namespace="nowhere", context="c"))
+    nowhere = {"KUBECONFIG": str(tmp_path / "none")}
+    (listed,) = place("ls", "--json", env=nowhere).json
+    assert (listed["label"], listed["state"]) == ("tt", "unknown")
+    assert "unknown" in place("ls", env=nowhere).stdout
+    assert place("status", "tt", env=nowhere).rc == 1
+    assert place("down", "tt", env=nowhere).rc != 0
+
+
+def test_a_public_host_name(place: Place) -> None:
+    up = ("--label", "tt", "--user", "ada", "-n", "0", "--image", place.image)
+    told = place.up(*up, "--host", "notebooks.example.org", "--tls-secret", "own", "--json", check=True).json
+    assert told["url"] == "https://notebooks.example.org/"
+    assert told["forward"] is None
+    ingress = place.kubernetes.get(place.namespace, "ingress/nbviewer-ada-tt")
+    assert ingress["spec"]["tls"] == [{"hosts": ["notebooks.example.org"], "secretName": "own"}]
+    assert place("status", "tt", "--json").json["url"] == told["url"]
+    place("down", "tt", "--discard", check=True)
+    until(lambda: not place.there("tt"), "nothing is left")

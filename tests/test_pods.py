@@ -130,6 +130,20 @@ def test_no_node_has_room() -> None:
     assert not trouble.hopeless, "a node may come"
 
 
+def test_a_volume_that_nobody_makes() -> None:
+    words = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."
+    conditions = [{"type": "PodScheduled", "status": "False", "message": words}]
+    one = pod("viewer", ready=False, conditions=conditions, containerStatuses=[])
+    (trouble,) = pods.troubles(Found.of([deployment("viewer", 1, 0), one]))
+    assert "default storage class" in trouble.what
+
+
+def test_a_cluster_that_cannot_be_asked() -> None:
+    state = pods.unknown(MADE, "deployments cannot be looked at: the cluster does not answer:\n  x")
+    assert (state["state"], state["engines"]["requested"]) == ("unknown", 2)
+    assert state["wrong"][0]["what"] == "deployments cannot be looked at: the cluster does not answer"
+
+
 def test_pods_that_may_not_be_made() -> None:
     failure = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: small"}
     (trouble,) = pods.troubles(Found.of([deployment("engine", 1, 0, conditions=[failure])]))

@@ -42,6 +42,7 @@ def command(
     check_engines(engines)
     reference.parse(image)
     names = objects.Names(label, user)
+    objects.check_public(host or None, tls_secret or None, ingress_class or None)
     objects.check_names(names, "", route=False)
     order = objects.Order(
         names, engines, source="", image=image, host=host, tls_secret=tls_secret, ingress_class=ingress_class

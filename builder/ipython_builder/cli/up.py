@@ -132,6 +132,7 @@ def command(
     """
     from ipython_builder import cluster
     from ipython_builder import source as source_module
+    from ipython_builder.platforms import objects
     from ipython_builder.platforms.base import IN_NAMESPACES, Up, Where
 
     ours = {"--python": install["python"], "--fork": fork, "--allow-hooks": allow_hooks or None}
@@ -144,6 +145,7 @@ def command(
         _without_meaning(on, theirs, "it is for --on kubernetes or openshift")
     else:
         _without_meaning(on, {"--port": port}, "there the port is 8080")
+        objects.check_public(viewer_host, tls_secret, ingress_class)
     if build and image is None:
         raise UsageError("--build makes an image, and none was named", "name it with --image")
     context = replace(context.with_flags(**install), where=Where(on, namespace, kube_context))

@@ -30,6 +30,7 @@ class Elsewhere:
         extra: requirement lines beside the repository's.
         namespace, context: where in which Kubernetes.
         address: the viewer's public URL, where it has one that is not made of host and port.
+        joined: whether only the viewer is ours, at a cluster of somebody else.
     """
 
     label: str
@@ -48,6 +49,7 @@ class Elsewhere:
     namespace: str = ""
     context: str = ""
     address: str = ""
+    joined: bool = False
 
     @property
     def url(self) -> str:
@@ -71,7 +73,7 @@ class Elsewheres:
         Raises:
             BuilderError: its file is not what we wrote.
         """
-        path = self._path(label)
+        path = self.path(label)
         known = {field.name for field in fields(Elsewhere)}
         try:
             values = json.loads(path.read_text())
@@ -97,10 +99,10 @@ class Elsewheres:
         return found
 
     def save(self, one: Elsewhere) -> None:
-        write_private(self._path(one.label), json.dumps(asdict(one), indent=1) + "\n")
+        write_private(self.path(one.label), json.dumps(asdict(one), indent=1) + "\n")
 
     def remove(self, label: str) -> None:
-        self._path(label).unlink(missing_ok=True)
+        self.path(label).unlink(missing_ok=True)
 
     @contextmanager
     def locked(self, label: str) -> Iterator[None]:
@@ -113,7 +115,7 @@ class Elsewheres:
         with ExitStack() as stack:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-                stack.enter_context(turn(label, self.folder, self._path(label), "up, scale or down"))
+                stack.enter_context(turn(label, self.folder, self.path(label), "up, scale or down"))
             except OSError as error:
                 raise BuilderError(
                     f"{error.filename or self.folder} cannot be made: {error.strerror}",
@@ -121,5 +123,6 @@ class Elsewheres:
                 ) from error
             yield
 
-    def _path(self, label: str) -> Path:
+    def path(self, label: str) -> Path:
+        """The file of a label."""
         return self.folder / f"{label}.json"

@@ -17,6 +17,7 @@ from ipython_builder.commands import Result, redact
 from ipython_builder.errors import BuilderError, Transient, Unavailable, UsageError
 
 CALL_SECONDS = 120.0
+ANSWER_SECONDS = 15  # in which a cluster says what it has
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class Kubectl:
     def get(self, kinds: Sequence[str], *words: str) -> list[dict[str, Any]]:
         """The objects of these kinds, in the order that they are said."""
         what = f"{', '.join(kinds)} cannot be looked at"
-        answer = self.run("get", ",".join(kinds), *words, "--ignore-not-found", "--output=json", what=what)
+        words = (*words, "--ignore-not-found", "--output=json", f"--request-timeout={ANSWER_SECONDS}s")
+        answer = self.run("get", ",".join(kinds), *words, what=what)
         if not answer.stdout.strip():
             return []
         found = json.loads(answer.stdout)
@@ -130,6 +132,11 @@ def client(name: str, place: Place) -> Kubectl:
     if shutil.which(program) is None:
         raise Unavailable(f"{program} is not on PATH", f"install {program}, or mend PATH")
     made = (Oc if program == "oc" else Kubectl)(program, name, place)
+    if place.context is None:
+        # Another one may be the current one tomorrow. In a pod there is none.
+        said = made.run("config", "current-context", what="", check=False)
+        place = Place(place.namespace, said.stdout.strip() or None)
+        made.place = place
     if place.namespace is None:
         words = ("config", "view", "--minify", "--output=jsonpath={..namespace}")
         said = made.run(*words, what=f"{program} has no current context")
@@ -147,6 +154,7 @@ class Known:
     hint: str
 
 
+_NOISE = re.compile(r"[EWI]\d{4} \d\d:")  # what the library below says to itself
 _NO_KIND = r"doesn't have a resource type|no matches for kind"
 _KNOWN = (
     Known(
@@ -159,8 +167,8 @@ _KNOWN = (
         *(UsageError, "there is no such context", "look at `{program} config get-contexts`"),
     ),
     Known(
-        r"refused - did you|connection refused|no such host|i/o timeout|Unable to connect|no route to host"
-        "|network is unreachable",
+        r"refused - did you|connection refused|no such host|i/o timeout|deadline exceeded|Client.Timeout"
+        "|Unable to connect|no route to host|network is unreachable",
         *(Unavailable, "the cluster does not answer", "look at `{program} cluster-info`"),
     ),
     Known(
@@ -196,7 +204,8 @@ def no_such_kind(answer: Result) -> bool:
 
 def failure(what: str, text: str, client: Kubectl) -> BuilderError:
     """What a message of kubectl or oc means for the person who sees it."""
-    said = "\n".join(f"  {line}" for line in text.strip().splitlines()[-6:])
+    lines = [line for line in text.strip().splitlines() if not _NOISE.match(line)]
+    said = "\n".join(f"  {line}" for line in list(dict.fromkeys(lines))[-6:])
     login = "log in: `oc login`" if client.program == "oc" else "look at `kubectl config view`"
     for known in _KNOWN:
         if re.search(known.pattern, text, re.IGNORECASE):

@@ -22,7 +22,7 @@ from typing import Any
 
 from ipython_builder import cluster, commands, processors
 from ipython_builder.build import image, reference
-from ipython_builder.errors import BuilderError, UsageError
+from ipython_builder.errors import BuilderError, Unavailable, UsageError
 from ipython_builder.events import Phase, Reporter, counted
 from ipython_builder.platforms import objects, pods
 from ipython_builder.platforms.base import Console, Up, check_engines, check_same, new_label, not_running
@@ -55,6 +55,7 @@ class Kubernetes:
         self.reporter = reporter
         self.place = place
         self._clients: dict[Place, Kubectl] = {}
+        self._said = ""
 
     def client(self, place: Place) -> Kubectl:
         """The program, in a place that is named in full."""
@@ -71,9 +72,15 @@ class Kubernetes:
             check_engines(request.engines)
         with self.store.locked(label):
             before = self.store.load(label)
-            self.judge(request, before)
             kube = self.client(self._place(before))
+            self.check(kube)
             found = self._found(kube, label)
+            there = found.deployment("controller") is not None
+            joins = there and (before is None or before.joined)
+            if joins:
+                self._judge_joining(label, request, found)
+            else:
+                self.judge(request, before)
             made = self._made(label, request, kube, before, found)
             names = Names(label, made.user)
             objects.check_names(names, made.namespace, route=self.openshift)
@@ -82,13 +89,32 @@ class Kubernetes:
             discard = not self._claims(kube, made)
             try:
                 self.store.save(made)
-                made = self.ensure(made, request, kube, found)
+                made = self.ensure(made, request, kube, joins=joins)
                 state = self._wait(made, kube)
             except BaseException:
                 if new or mine:
                     self._undo(made, kube, discard=discard, every=new)
+                elif before:
+                    self.store.save(before)
                 raise
         return self._description(made, kube, state)
+
+    def check(self, kube: Kubectl) -> None:
+        """See that this cluster has what is needed, before anything is made."""
+
+    def _judge_joining(self, label: str, request: Up, found: Found) -> None:
+        """Refuse what would change the cluster of somebody else; a notebook at it changes nothing."""
+        has = pods.image(found.deployment("controller"))
+        if request.build or request.image not in (None, has):
+            raise UsageError(
+                f"{label} runs {has}, and was not made from here",
+                "leave --image and --build out to have a notebook at it, or use another --label",
+            )
+        if request.engines not in (None, pods.wants(found, "engine")):
+            raise UsageError(
+                f"{label} has {counted(pods.wants(found, 'engine'), 'engine')}, and was not made from here",
+                f"leave -n out, and scale it: ipython-builder scale {label} {request.engines}",
+            )
 
     def judge(self, request: Up, before: Elsewhere | None) -> None:
         """Refuse what cannot be meant here."""
@@ -148,8 +174,11 @@ class Kubernetes:
                 )
             check_same(label, asked, same=has == source, source=has, ref=narrowed[0], context_dir=narrowed[1])
             ref, folder = narrowed
-            self.reporter.log(f"{label} is there already, in {kube.place.namespace}: putting it right")
-        user = request.user or (before.user if before else self._workspace_of(kube, label, found))
+            doing = "putting it right" if before and not before.joined else "a notebook at it"
+            self.reporter.log(f"{label} is there already, in {kube.place.namespace}: {doing}")
+        user = request.user or (before.user if before else None)
+        if user is None and controller is None:
+            user = self._workspace_of(kube, label)
         count = pods.wants(found, "engine") if controller is not None else processors.count()
         return Elsewhere(
             label=label,
@@ -162,30 +191,45 @@ class Kubernetes:
             host=request.host or (before.host if before else ""),
             port=0,
             engines=count if request.engines is None else request.engines,
-            image=request.image or (before.image if before else ""),
+            image=request.image or (before.image if before else pods.image(controller)),
             namespace=kube.place.namespace or "",
             context=kube.place.context or "",
             address=before.address if before else "",
+            joined=controller is not None and (before is None or before.joined),
         )
 
-    def _workspace_of(self, kube: Kubectl, label: str, found: Found) -> str | None:
-        """The user of the only workspace that an earlier `down` has kept, and nobody has now."""
+    def _workspace_of(self, kube: Kubectl, label: str) -> str | None:
+        """The user of the workspace that an earlier `down` has kept, if there is one.
+
+        Raises:
+            UsageError: there are several.
+        """
         claims = kube.get(("persistentvolumeclaims",), f"--selector={objects.mark(label)}")
-        users = {pods.labels(one).get(pods.USER) for one in claims} - set(found.users())
-        if len(users) != 1:
+        users = {str(pods.labels(one).get(pods.USER)) for one in claims}
+        if len(users) > 1:
+            raise UsageError(
+                f"{label} has kept workspaces of {', '.join(sorted(users))}",
+                "say whose to go on with, or a new one's: --user",
+            )
+        if not users:
             return None
         user = users.pop()
         self.reporter.log(f"going on with the workspace of {user}")
         return user
 
-    def ensure(self, made: Elsewhere, request: Up, kube: Kubectl, found: Found) -> Elsewhere:
-        """Have the image and all objects; returns what the cluster is made of."""
+    def ensure(self, made: Elsewhere, request: Up, kube: Kubectl, *, joins: bool) -> Elsewhere:
+        """Have the image and all objects; returns what the cluster is made of.
+
+        Args:
+            joins: the cluster is somebody else's, and only a viewer is wanted.
+        """
         if request.build:
             made = replace(made, image=self._build(made, request))
         order = self.order(made, request)
         with self.reporter.phase("objects", f"making objects in {made.namespace}") as phase:
             self._secrets(made, request, kube)
-            every = objects.cluster_of(order, openshift=False) + objects.viewer_of(order, openshift=False)
+            every = objects.viewer_of(order, openshift=False)
+            every += [] if joins else objects.cluster_of(order, openshift=False)
             kube.apply([one for one in every if one["kind"] != "Secret"], "the objects cannot be made")
             phase.done(f"{made.label} is in {made.namespace}")
         if made.host:
@@ -269,6 +313,9 @@ class Kubernetes:
             mine = found.of_kind(kind, made.user)
             far.append(f"{kind} {sum(map(pods.ready, mine))}/{pods.wants(found, kind, made.user)}")
         why = [f"{one.kind}: {one.what}" for one in troubles[:1]]
+        if why and why[0] != self._said:
+            self.reporter.log(why[0])
+            self._said = why[0]
         phase.progress(", ".join(far + why))
         if late:
             raise BuilderError(
@@ -300,8 +347,15 @@ class Kubernetes:
 
     def status(self, label: str, *, memory: bool = False) -> dict[str, Any]:
         """See `Platform`. The controller's supervisor is asked in its pod."""
-        made, kube = self._known(label)
-        return self._state(made, kube, self._found(kube, label))
+        noted = self.store.load(cluster.check_label(label))
+        try:
+            made, kube = self._known(label)
+            return self._state(made, kube, self._found(kube, label))
+        except BuilderError as error:
+            # One that cannot be asked hides no other in `ls`.
+            if noted is None or noted.platform != self.name:
+                raise
+            return pods.unknown(noted, error.message)
 
     def _state(self, made: Elsewhere, kube: Kubectl, found: Found) -> dict[str, Any]:
         said: dict[str, Any] = {}
@@ -430,15 +484,22 @@ class Kubernetes:
     def down(self, label: str, *, discard: bool) -> str | None:
         """See `Platform`. Viewers of others are left, and named."""
         with self.store.locked(label), self.reporter.phase("down", f"stopping {label}") as phase:
-            made, kube = self._known(label)
+            try:
+                made, kube = self._known(label)
+                self._found(kube, label)
+            except Unavailable as error:
+                if self.store.load(label):
+                    error.hint = f"{error.hint}; if it is gone for good, remove {self.store.path(label)}"
+                raise
             others = [user for user in self._found(kube, label).users() if user != made.user]
             claim = Names(label, made.user).viewer
             there = self._claims(kube, made)
-            self._remove(made, kube, discard=discard, every=not self.user)
+            every = not self.user and not made.joined
+            self._remove(made, kube, discard=discard, every=every)
             if self.user is None or not others:
                 self.store.remove(label)
-            phase.done(f"stopped {label}" if not self.user else f"removed the viewer of {self.user}")
-        if others and not self.user:
+            phase.done(f"stopped {label}" if every else f"removed the viewer of {made.user}")
+        if others and every:
             whose = ", ".join(others)
             self.reporter.warning(
                 f"viewers of other users of {label} are left: {whose}; "
@@ -457,19 +518,29 @@ class Kubernetes:
 
     def _undo(self, made: Elsewhere, kube: Kubectl, *, discard: bool, every: bool) -> None:
         """Put away what an `up` has made that failed; why it failed is what is raised."""
+        self.reporter.log("taking away what was made")
         try:
-            self._remove(made, kube, discard=discard, every=every)
+            self._remove(made, kube, discard=discard, every=every, at_once=True)
             self.store.remove(made.label)
         except BuilderError as error:
             self.reporter.warning(f"{error.message}; `ipython-builder down {made.label}` tries again")
 
-    def _remove(self, made: Elsewhere, kube: Kubectl, *, discard: bool, every: bool = True) -> None:
-        """Remove this user's viewer, with `every` what is no viewer too; wait until it is gone."""
+    def _remove(
+        self, made: Elsewhere, kube: Kubectl, *, discard: bool, every: bool, at_once: bool = False
+    ) -> None:
+        """Remove this user's viewer, with `every` what is no viewer too; wait until it is gone.
+
+        Args:
+            at_once: nobody has work in there yet.
+        """
         kinds = [kind for kind in self.kinds if discard or kind != "persistentvolumeclaim"]
         label = objects.mark(made.label)
         selectors = [f"{label},{pods.USER}={made.user}"] + ([f"{label},!{pods.USER}"] if every else [])
         for selector in selectors:
             self._delete(kube, kinds, selector, f"{made.label} cannot be removed")
+            if at_once:
+                words = ("delete", "pods", f"--selector={selector}", "--grace-period=1", "--wait=false")
+                kube.run(*words, "--ignore-not-found", what="pods cannot be removed", check=False)
         deadline = time.monotonic() + GONE_SECONDS
         while time.monotonic() < deadline:
             left = [one for one in selectors if kube.get(("pods",), f"--selector={one}")]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -109,6 +110,20 @@ def check_names(names: Names, namespace: str, *, route: bool) -> None:
         )
 
 
+def check_public(host: str | None, tls_secret: str | None, ingress_class: str | None) -> None:
+    """See that a public host name is one, and that what belongs to it comes with it.
+
+    Raises:
+        UsageError: it is none, or is missing.
+    """
+    part = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+    if host is not None and not (re.fullmatch(rf"{part}([.]{part})*", host) and len(host) <= 253):
+        raise UsageError(f"--host {host!r} is no host name", "write it as in notebooks.example.org")
+    for name, value in (("--tls-secret", tls_secret), ("--ingress-class", ingress_class)):
+        if value and not host:
+            raise UsageError(f"{name} belongs to a public host name", "name it with --host")
+
+
 def secret(name: str, labels: Mapping[str, str], **content: str) -> Object:
     """A Secret."""
     return {
@@ -186,7 +201,7 @@ def _fit(one: Object, order: Order, *, openshift: bool) -> Object:
 
 
 _SERVING = "service.beta.openshift.io/serving-cert-secret-name"
-_TRIGGERS = "image.openshift.io/triggers"
+TRIGGERS = "image.openshift.io/triggers"
 # By the label that the Helm charts of ingress-nginx, Traefik, HAProxy and Contour give their pods.
 _INGRESS_PODS = {
     "matchExpressions": [
@@ -209,12 +224,12 @@ def _deployment(one: Object, order: Order, *, openshift: bool) -> Object:
             if image.startswith("localhost/"):
                 container["imagePullPolicy"] = "IfNotPresent"  # no registry has that name
     if order.image is not None:
-        annotations.pop(_TRIGGERS, None)
+        annotations.pop(TRIGGERS, None)
     else:
-        triggers = json.loads(annotations[_TRIGGERS])
+        triggers = json.loads(annotations[TRIGGERS])
         for trigger in triggers:
             trigger["from"]["name"] = f"{order.names.cluster}:latest"  # the viewer's too
-        annotations[_TRIGGERS] = json.dumps(triggers)
+        annotations[TRIGGERS] = json.dumps(triggers)
     if not openshift:
         for name in [name for name in annotations if name.startswith("app.openshift.io/")]:
             del annotations[name]

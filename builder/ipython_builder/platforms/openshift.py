@@ -10,14 +10,13 @@ from typing import Any
 from ipython_builder import templates
 from ipython_builder.build import words
 from ipython_builder.commands import Result
-from ipython_builder.errors import BuilderError, Unavailable
-from ipython_builder.platforms import objects
+from ipython_builder.errors import BuilderError, Unavailable, UsageError
+from ipython_builder.platforms import objects, pods
 from ipython_builder.platforms.base import Up
 from ipython_builder.platforms.elsewhere import Elsewhere
 from ipython_builder.platforms.kubectl import Kubectl, failure, no_such_kind
 from ipython_builder.platforms.kubernetes import Kubernetes
 from ipython_builder.platforms.objects import Names, Order
-from ipython_builder.platforms.pods import Found
 
 SHARED = "openshift"  # the namespace of what everybody may build on
 
@@ -34,9 +33,24 @@ class OpenShift(Kubernetes):
         if request.image is not None:
             super().judge(request, before)
 
-    def ensure(self, made: Elsewhere, request: Up, kube: Kubectl, found: Found) -> Elsewhere:
+    def check(self, kube: Kubectl) -> None:
+        """See `Kubernetes`.
+
+        Raises:
+            UsageError: it is no OpenShift.
+        """
+        what = "routes cannot be looked at"
+        answer = kube.run("get", "routes", "--selector=none=none", "--output=name", what=what, check=False)
+        if no_such_kind(answer):
+            raise UsageError("this cluster is no OpenShift: it has no routes", "use --on kubernetes")
+        if answer.returncode:
+            raise failure(what, answer.stderr, kube)
+
+    def ensure(self, made: Elsewhere, request: Up, kube: Kubectl, *, joins: bool) -> Elsewhere:
         """See `Kubernetes`."""
         names = Names(made.label, made.user)
+        if joins:
+            return self._join(made, request, kube)
         if request.build:
             made = replace(made, image=self._build(made, request))
         order = self.order(made, request)
@@ -61,9 +75,22 @@ class OpenShift(Kubernetes):
             order = replace(order, built="" if found_tag.returncode else found_tag.stdout.strip())
             every = objects.cluster_of(order, openshift=True)
         every += objects.viewer_of(order, openshift=True)
+        return self._finish(made, every, kube)
+
+    def _join(self, made: Elsewhere, request: Up, kube: Kubectl) -> Elsewhere:
+        """Have a viewer at the cluster of somebody else, with its image and what builds change of it."""
+        controller = self._found(kube, made.label).deployment("controller")
+        order = self.order(made, request)
+        if controller is not None and pods.triggered(controller):
+            order = replace(order, image=None, built=made.image)
+        self._secrets(made, request, kube)
+        return self._finish(made, objects.viewer_of(order, openshift=True), kube)
+
+    def _finish(self, made: Elsewhere, every: list[objects.Object], kube: Kubectl) -> Elsewhere:
+        """Have these objects, but for what has been made before them."""
         done = ("Secret", *objects.BUILD_KINDS)
         kube.apply([one for one in every if one["kind"] not in done], "the objects cannot be made")
-        made = replace(made, address=self.public(kube, names))
+        made = replace(made, address=self.public(kube, Names(made.label, made.user)))
         self.store.save(made)
         return made
 
@@ -119,9 +146,9 @@ class OpenShift(Kubernetes):
         words = (f"--selector={selector}", "--ignore-not-found", "--wait=false")
         answer = kube.run("delete", ",".join(kinds), *words, what=what, check=False)
         if no_such_kind(answer):
-            builds = [kind.lower() for kind in objects.BUILD_KINDS]
-            super()._delete(kube, [kind for kind in kinds if kind not in builds], selector, what)
-            for kind in builds:
+            theirs = [kind for kind in kinds if kind not in objects.KINDS]
+            super()._delete(kube, [kind for kind in kinds if kind not in theirs], selector, what)
+            for kind in theirs:
                 answer = kube.run("delete", kind, *words, what=what, check=False)
                 if answer.returncode and not no_such_kind(answer):
                     raise failure(what, answer.stderr, kube)

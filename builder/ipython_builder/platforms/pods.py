@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from ipython_builder.platforms.elsewhere import Elsewhere
-from ipython_builder.platforms.objects import OWN
+from ipython_builder.platforms.objects import OWN, TRIGGERS
 
 Object = Mapping[str, Any]
 
@@ -35,6 +35,19 @@ def noted(one: Object, name: str) -> str | None:
     """What we have noted on an object."""
     found: str | None = (one["metadata"].get("annotations") or {}).get(f"{OWN}{name}")
     return found
+
+
+def image(deployment: Object | None) -> str:
+    """What a deployment runs; empty where there is none."""
+    if deployment is None:
+        return ""
+    found: str = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+    return found.strip()  # a blank one waits for a trigger
+
+
+def triggered(deployment: Object) -> bool:
+    """Whether a build changes its image."""
+    return TRIGGERS in (deployment["metadata"].get("annotations") or {})
 
 
 @dataclass(frozen=True)
@@ -145,7 +158,10 @@ def _pod(kind: str, pod: Object) -> Trouble | None:
             return Trouble(kind, f"{reason}: {waiting.get('message', '')}", name(pod))
     for one in pod["status"].get("conditions", ()):
         if one["type"] == "PodScheduled" and one["status"] == "False":
-            return Trouble(kind, f"no node has room for it: {one.get('message', '')}", name(pod))
+            why = str(one.get("message", ""))
+            if "unbound immediate PersistentVolumeClaims" in why:
+                return Trouble(kind, "its volume claim is not bound: is there a default storage class?")
+            return Trouble(kind, f"no node has room for it: {why}")
     return None
 
 
@@ -192,6 +208,17 @@ def state(made: Elsewhere, found: Found, said: Mapping[str, Any]) -> dict[str, A
         "image": made.image,
         "users": found.users(),
         "notebooks": "/opt/app-root/state/notebooks in the workspace's volume",
+    }
+
+
+def unknown(made: Elsewhere, why: str) -> dict[str, Any]:
+    """The `status` object of a cluster that cannot be asked."""
+    first = why.splitlines()[0].rstrip(":")
+    return state(made, Found((), ()), {}) | {
+        "state": "unknown",
+        "roles": [],
+        "engines": {"requested": made.engines, "registered": 0, "busy": 0},
+        "wrong": [{"what": first, "since": None, "role": "controller", "up": False}],
     }
 
 
