@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import ipyparallel as ipp
 import pytest
+import zmq
 
 from ipython_builder import abroad, cluster
 from ipython_builder.herald import Herald
@@ -147,3 +149,47 @@ def test_a_next_life_knows_whom_the_last_one_had(tmp_path: Path) -> None:
     third.close()
     home.registered.write_text("[")
     assert abroad.Note(home).former == {}
+
+
+class Engine:
+    """As much of a member as a roll call looks at."""
+
+    def __init__(self, number: int, state: str = "ready") -> None:
+        self.number, self.state = number, state
+        self.facts = {"uuid": f"u{number}", "id": number + 10}
+        self.told: list[dict[str, Any]] = []
+
+    def tell(self, **message: Any) -> None:
+        self.told.append(message)
+
+
+def test_an_engine_that_the_controller_has_forgotten_is_told(
+    there: Stand, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engines = [Engine(0), Engine(1), Engine(2, "starting")]
+    members: Any = {("engine", one.number): one for one in engines} | {("pool", 0): Engine(9)}
+
+    async def looking() -> None:
+        made = abroad.Abroad(there.link, members)
+        try:
+            for _ in range(abroad.ABSENT - 1):
+                made.call_roll({"u0"})
+            assert not engines[1].told, "its registration may be under way"
+            made.call_roll({"u0", "u1"})  # it was
+            for _ in range(abroad.ABSENT):
+                made.call_roll({"u0"})
+            made.call_roll({"u0"})
+        finally:
+            made.herald.close()
+
+    asyncio.run(looking())
+    assert [one.told for one in engines] == [[], [{"register": True}], []]
+    assert "does not know engine 11: it registers again" in capsys.readouterr().out
+
+
+def test_hearts_do_not_wait_for_a_packet_that_got_lost() -> None:
+    engine = importlib.import_module("ipython_cluster.engine")
+    heart = engine.app.Heart("tcp://127.0.0.1:1", "tcp://127.0.0.1:2", heart_id=b"x")
+    heart.start()
+    for options in (heart.device._in_sockopts, heart.device._out_sockopts):
+        assert dict(options)[zmq.CONNECT_TIMEOUT] == 3000

@@ -21,6 +21,11 @@ from ipython_builder.record import Home, write_private
 
 FIRST_LOOK = 2.0  # seconds in which a start that goes well needs no words
 LOOK = 5.0
+ROLL_SECONDS = (
+    15.0  # between two looks whether the controller knows engines that are ready; an engine more adds
+)
+ROLL_OF_ONE = 0.1
+ABSENT = 3  # looks in a row: by then no registration is under way any more
 POLL = 0.2
 
 
@@ -38,6 +43,7 @@ class Abroad:
         self.trouble: str | None = None
         self.since = time.time()
         self.tasks: set[asyncio.Task[None]] = set()
+        self.absent: dict[str, int] = {}  # uuid of an engine -> looks in a row that it was not known
 
     def lose(self, uuid: str) -> None:
         """The engine is dead: its tasks shall be reported as failed, and its id be free."""
@@ -46,15 +52,22 @@ class Abroad:
         task.add_done_callback(self.tasks.discard)
 
     async def watch(self) -> None:
-        """Say for what engines wait, as long as they do; never returns."""
+        """Say for what engines wait, as long as they do, and call the roll of the others; never returns."""
         await asyncio.sleep(FIRST_LOOK)
+        roll = time.monotonic() + ROLL_SECONDS
         while True:
             waiting = any(
                 name == "engine" and one.state != "ready" for (name, _), one in self.members.items()
             )
             trouble = None
-            if waiting and await self.herald.ask("connection_request") is None:
-                trouble = await self.herald.trouble()
+            if waiting or time.monotonic() > roll:
+                answer = await self.herald.ask("connection_request")
+                if answer is not None and time.monotonic() > roll:
+                    known = set((answer.get("engines") or {}).values())
+                    self.call_roll(known)
+                    roll = time.monotonic() + ROLL_SECONDS + ROLL_OF_ONE * len(known)
+                if waiting and answer is None:
+                    trouble = await self.herald.trouble()
             if trouble != self.trouble:
                 self.trouble, self.since = trouble, time.time()
                 if trouble:
@@ -62,6 +75,27 @@ class Abroad:
                 else:
                     say("the controller answers")
             await asyncio.sleep(LOOK)
+
+    def call_roll(self, known: set[str]) -> None:
+        """Tell engines that are ready, and that the controller does not know, to register again.
+
+        It forgets an engine whose registration took too long, and the engine does not learn of that.
+        """
+        ready = [
+            one
+            for (name, _), one in self.members.items()
+            if name == "engine" and one.state == "ready" and "uuid" in one.facts
+        ]
+        self.absent = {
+            uuid: self.absent.get(uuid, 0) + 1 for one in ready if (uuid := one.facts["uuid"]) not in known
+        }
+        for one in ready:
+            if self.absent.get(one.facts["uuid"], 0) >= ABSENT:
+                say(
+                    f"the controller does not know engine {one.facts.get('id', one.number)}: it registers again"
+                )
+                one.tell(register=True)
+                del self.absent[one.facts["uuid"]]
 
     async def busy(self) -> set[int]:
         """The numbers of our engines that have a task; none where nobody answers."""

@@ -23,7 +23,7 @@ from ipyparallel import error  # noqa: E402
 from ipyparallel.engine import app  # noqa: E402
 
 from ipython_cluster.channel import Channel  # noqa: E402
-from ipython_cluster.registration import Registration, hurry  # noqa: E402
+from ipython_cluster.registration import HURRIED, Registration, hurry  # noqa: E402
 
 
 class Kernel(app.Kernel):  # type: ignore[misc]
@@ -50,7 +50,18 @@ class Kernel(app.Kernel):  # type: ignore[misc]
             threading.Timer(0.02, signal.pthread_kill, (main, number)).start()
 
 
-app.Kernel = Kernel  # IPEngine has no trait for it
+class Heart(app.Heart):  # type: ignore[misc]
+    """ipyparallel's heart, whose sockets have a context of their own."""
+
+    def start(self):
+        # Without this it may beat again two minutes after the engine is registered, and is taken for dead.
+        for option, value in HURRIED:
+            self.device.setsockopt_in(option, value)
+            self.device.setsockopt_out(option, value)
+        return super().start()
+
+
+app.Kernel, app.Heart = Kernel, Heart  # IPEngine has no traits for them
 
 
 class Engine(app.IPEngine):

@@ -18,6 +18,7 @@ RETRY_MS = 2000  # between two attempts to register again
 AGAIN, FOLLOW = b"a", b"f"  # what the thread is told
 CONNECT_MS = 3000
 HANDSHAKE_MS = 10_000
+HURRIED = ((zmq.CONNECT_TIMEOUT, CONNECT_MS), (zmq.HANDSHAKE_IVL, HANDSHAKE_MS))
 
 
 def hurry(what):
@@ -26,8 +27,8 @@ def hurry(what):
     The system repeats a first packet that got lost after 1, 3, 7, 15 and 31 seconds: a network that is whole
     again would be noticed late. libzmq waits thirty seconds for a handshake.
     """
-    what.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_MS)
-    what.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    for option, value in HURRIED:
+        what.setsockopt(option, value)
 
 
 class Registration:
