@@ -91,9 +91,8 @@ class Abroad:
         }
         for one in ready:
             if self.absent.get(one.facts["uuid"], 0) >= ABSENT:
-                say(
-                    f"the controller does not know engine {one.facts.get('id', one.number)}: it registers again"
-                )
+                number = one.facts.get("id", one.number)
+                say(f"the controller does not know engine {number}: it registers again")
                 one.tell(register=True)
                 del self.absent[one.facts["uuid"]]
 
