@@ -8,6 +8,7 @@ import pytest
 
 from ipython_builder.platforms import pods
 from ipython_builder.platforms.elsewhere import Elsewhere
+from ipython_builder.platforms.parts import KINDS
 from ipython_builder.platforms.pods import Found
 
 MADE = Elsewhere("tt", "kubernetes", "me", "repo", "", "", 0, 2, namespace="lab")
@@ -59,7 +60,7 @@ def test_a_cluster_that_is_well() -> None:
     ]  # fmt: skip
     assert state["roles"][0]["since"] == 1767225600.0
     assert state["users"] == ["me"]
-    assert all(pods.arrived(found, kind) for kind in pods.KINDS)
+    assert all(pods.arrived(found, kind) for kind in KINDS)
 
 
 def test_engines_that_the_controller_does_not_know_yet() -> None:

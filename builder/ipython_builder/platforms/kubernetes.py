@@ -24,11 +24,12 @@ from ipython_builder import cluster, commands, processors
 from ipython_builder.build import image, reference
 from ipython_builder.errors import BuilderError, Unavailable, UsageError
 from ipython_builder.events import Phase, Reporter, counted
-from ipython_builder.platforms import objects, pods
+from ipython_builder.platforms import objects, pods, said
 from ipython_builder.platforms.base import Console, Up, check_engines, check_same, new_label, not_running
 from ipython_builder.platforms.elsewhere import Elsewhere, Elsewheres
 from ipython_builder.platforms.kubectl import Kubectl, Place, client
 from ipython_builder.platforms.objects import Names, Order
+from ipython_builder.platforms.parts import KINDS
 from ipython_builder.platforms.pods import Found, Trouble
 from ipython_builder.settings import Settings
 
@@ -75,16 +76,15 @@ class Kubernetes:
             kube = self.client(self._place(before))
             self.check(kube)
             found = self._found(kube, label)
-            there = found.deployment("controller") is not None
-            joins = there and (before is None or before.joined)
+            new = found.deployment("controller") is None
+            joins = not new and (before is None or before.joined)
             if joins:
                 self._judge_joining(label, request, found)
             else:
                 self.judge(request, before)
-            made = self._made(label, request, kube, before, found)
+            made = self._made(label, request, kube, before, found, joins=joins)
             names = Names(label, made.user)
             objects.check_names(names, made.namespace, route=self.openshift)
-            new = found.deployment("controller") is None
             mine = found.deployment("viewer", made.user) is None
             discard = not self._claims(kube, made)
             try:
@@ -153,7 +153,14 @@ class Kubernetes:
         return Found.of(kube.get(("deployments", "pods"), f"--selector={objects.mark(label)}"))
 
     def _made(
-        self, label: str, request: Up, kube: Kubectl, before: Elsewhere | None, found: Found
+        self,
+        label: str,
+        request: Up,
+        kube: Kubectl,
+        before: Elsewhere | None,
+        found: Found,
+        *,
+        joins: bool,
     ) -> Elsewhere:
         """What the cluster is made of, from what is asked for and what is there.
 
@@ -174,7 +181,7 @@ class Kubernetes:
                 )
             check_same(label, asked, same=has == source, source=has, ref=narrowed[0], context_dir=narrowed[1])
             ref, folder = narrowed
-            doing = "putting it right" if before and not before.joined else "a notebook at it"
+            doing = "a notebook at it" if joins else "putting it right"
             self.reporter.log(f"{label} is there already, in {kube.place.namespace}: {doing}")
         user = request.user or (before.user if before else None)
         if user is None and controller is None:
@@ -195,7 +202,7 @@ class Kubernetes:
             namespace=kube.place.namespace or "",
             context=kube.place.context or "",
             address=before.address if before else "",
-            joined=controller is not None and (before is None or before.joined),
+            joined=joins,
         )
 
     def _workspace_of(self, kube: Kubectl, label: str) -> str | None:
@@ -292,7 +299,7 @@ class Kubernetes:
             deadline = time.monotonic() + START_SECONDS + made.engines
             while True:
                 found = self._found(kube, made.label)
-                waiting = [kind for kind in pods.KINDS if not pods.arrived(found, kind, made.user)]
+                waiting = [kind for kind in KINDS if not pods.arrived(found, kind, made.user)]
                 if not waiting:
                     state = self._state(made, kube, found)
                     if state["engines"]["registered"] >= made.engines:
@@ -309,7 +316,7 @@ class Kubernetes:
             if one.hopeless or late:
                 raise self._failure(one, kube)
         far = []
-        for kind in pods.KINDS:
+        for kind in KINDS:
             mine = found.of_kind(kind, made.user)
             far.append(f"{kind} {sum(map(pods.ready, mine))}/{pods.wants(found, kind, made.user)}")
         why = [f"{one.kind}: {one.what}" for one in troubles[:1]]
@@ -358,15 +365,15 @@ class Kubernetes:
             return pods.unknown(noted, error.message)
 
     def _state(self, made: Elsewhere, kube: Kubectl, found: Found) -> dict[str, Any]:
-        said: dict[str, Any] = {}
+        told: dict[str, Any] = {}
         running = [one for one in found.of_kind("controller") if pods.ready(one)]
         if running:
             answer = self._inside(kube, pods.name(running[0]), "status", made.label, "--json")
             try:
-                said = json.loads(answer or "{}")
+                told = json.loads(answer or "{}")
             except ValueError:
                 pass
-        return pods.state(made, found, said)
+        return pods.state(made, found, told)
 
     def scale(self, label: str, count: int) -> dict[str, Any]:
         """See `Platform`."""
@@ -413,8 +420,8 @@ class Kubernetes:
         made, kube = self._known(label)
         password = self._password(made, kube)
         argv = kube.argv("port-forward", f"deployment/{Names(label, made.user).viewer}", ":8080")
-        with commands.beside(argv, _FORWARDING, timeout=30) as said:
-            yield f"http://127.0.0.1:{said[1]}/", password
+        with commands.beside(argv, _FORWARDING, timeout=30) as found:
+            yield f"http://127.0.0.1:{found[1]}/", password
 
     def logs(self, label: str, role: str | None, *, follow: bool, last: int) -> Iterator[str]:
         """See `Platform`. A pod has one log of all that is in it."""
@@ -448,10 +455,9 @@ class Kubernetes:
         Raises:
             UsageError: there are none.
         """
-        kind, _, number = (role or "").partition("-")
-        kinds = pods.KINDS if kind in ("", "supervisor") else ("engine",) if kind == "pool" else (kind,)
+        number = (role or "").partition("-")[2]
         chosen = []
-        for one in kinds:
+        for one in said.kinds(role):
             for count, pod in enumerate(found.of_kind(one)):
                 if not number or int(number) == count:
                     called = f"{one}-{count}" if one == "engine" else one
@@ -486,12 +492,11 @@ class Kubernetes:
         with self.store.locked(label), self.reporter.phase("down", f"stopping {label}") as phase:
             try:
                 made, kube = self._known(label)
-                self._found(kube, label)
+                others = [user for user in self._found(kube, label).users() if user != made.user]
             except Unavailable as error:
                 if self.store.load(label):
                     error.hint = f"{error.hint}; if it is gone for good, remove {self.store.path(label)}"
                 raise
-            others = [user for user in self._found(kube, label).users() if user != made.user]
             claim = Names(label, made.user).viewer
             there = self._claims(kube, made)
             every = not self.user and not made.joined

@@ -9,10 +9,10 @@ from typing import Any
 
 from ipython_builder.platforms.elsewhere import Elsewhere
 from ipython_builder.platforms.objects import OWN, TRIGGERS
+from ipython_builder.platforms.parts import KINDS
 
 Object = Mapping[str, Any]
 
-KINDS = ("controller", "viewer", "engine")
 ROLE, USER = "ipython-role", "ipython-user"
 # What a container waits for that will not come by itself; ErrImagePull is tried again first.
 _HOPELESS = {
