@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from ipython_builder import ports
-from ipython_builder.cluster import FIRST_PORT, PORT_COUNT
+from ipython_builder.cluster import FIRST_PORT, PORT_COUNT, VIEWER_PORT
 from ipython_builder.errors import BuilderError, UsageError
 
 LOOPBACK = "127.0.0.1"
@@ -135,14 +135,14 @@ def test_no_block_left() -> None:
 
 def test_the_viewers_port_is_the_first_that_is_free_and_nobody_elses() -> None:
     first = ports.viewer(LOOPBACK, [])
-    assert first >= ports.VIEWER_PORT
+    assert first >= VIEWER_PORT
     second = ports.viewer(LOOPBACK, [first])
     assert second != first
     release()
     # Another process of this machine may have taken it meanwhile: then it is held just as well.
     with contextlib.suppress(OSError), held(LOOPBACK, first):
         assert ports.viewer(LOOPBACK, []) != first
-    every = range(ports.VIEWER_PORT, ports.VIEWER_PORT + 1000)
+    every = range(VIEWER_PORT, VIEWER_PORT + 1000)
     with pytest.raises(BuilderError, match="no free port for the viewer") as caught:
         ports.viewer(LOOPBACK, every)
     assert "--port" in (caught.value.hint or "")

@@ -23,6 +23,7 @@ KEY_BYTES = 32
 MAKE_A_KEY = "make one with: python3 -c 'import secrets; print(secrets.token_hex(32))'"
 PORT_COUNT = 15
 FIRST_PORT = 10000
+VIEWER_PORT = 8080
 MAX_ENGINES = 10_000  # one more is a typing error, not a wish
 
 # The order is the promise: port = first + position. Two names appear on both sides of the controller.

@@ -23,7 +23,6 @@ from ipython_builder.places import Places
 from ipython_builder.record import Home, Record, write_private
 
 TYPES = {"viewer": ("viewer",), "controller": ("controller",), "engine": ("pool", "engine")}
-VIEWER_PORT = 8080
 ALONE = "notebook"  # the label of a viewer that belongs to no cluster
 GRACE_SECONDS = 25.0  # Kubernetes ends a pod after 30
 # Where platforms put secrets, the first that is there; DESIGN: the cluster key.
@@ -153,7 +152,7 @@ def _record(asked: Contained, home: Home, places: Places, *, client: bool) -> Re
         viewer_python=str((home.thin if module else places.tool) / "bin" / "python"),
         viewer_module=str(module or "jupyterlab"),
         viewer_host="0.0.0.0",  # noqa: S104  a container's own network
-        viewer_port=VIEWER_PORT,
+        viewer_port=cluster.VIEWER_PORT,
         first_port=cluster.FIRST_PORT,
         engines=engines,
         engines_asked=asked.engines,

@@ -7,12 +7,11 @@ import random
 import socket
 from collections.abc import Iterable
 
-from ipython_builder.cluster import FIRST_PORT, PORT_COUNT
+from ipython_builder.cluster import FIRST_PORT, PORT_COUNT, VIEWER_PORT
 from ipython_builder.errors import BuilderError, UsageError
 
 # Below what the kernel hands out for outgoing connections (32768 on Linux), so that a block stays free.
 LAST_PORT = 30000
-VIEWER_PORT = 8080
 
 
 def free(host: str, port: int) -> bool:

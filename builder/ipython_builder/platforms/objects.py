@@ -14,8 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ipython_builder import templates
-from ipython_builder.container import VIEWER_PORT
+from ipython_builder import cluster, templates
 from ipython_builder.errors import UsageError
 
 Object = dict[str, Any]
@@ -253,7 +252,7 @@ def _deployment(one: Object, order: Order, *, openshift: bool) -> Object:
 
 def _ingress(route: Object, order: Order) -> Object:
     name = route["metadata"]["name"]
-    backend = {"service": {"name": name, "port": {"number": VIEWER_PORT}}}
+    backend = {"service": {"name": name, "port": {"number": cluster.VIEWER_PORT}}}
     spec: Object = {
         "rules": [
             {

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ipython_builder.container import VIEWER_PORT
+from ipython_builder import cluster
 from ipython_builder.places import Places
 from ipython_builder.platforms.containers import Kind
 from ipython_builder.platforms.elsewhere import Elsewhere
@@ -141,7 +141,7 @@ def container(
         argv += ["--volume", f"{names.state(kind)}:{_AT.state}"]
     if kind == "viewer":
         host = f"[{made.host}]" if ":" in made.host else made.host
-        argv += ["--publish", f"{host}:{made.port}:{VIEWER_PORT}"]
+        argv += ["--publish", f"{host}:{made.port}:{cluster.VIEWER_PORT}"]
     return [*argv, made.image]
 
 

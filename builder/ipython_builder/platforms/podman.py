@@ -438,7 +438,7 @@ class Containers:
     def _port(self, host: str, wanted: int | None, above: int = 0) -> int:
         """The port asked for, else a free one."""
         taken = [one.port for one in self.store.all()]
-        return ports.viewer(host, [*taken, *range(ports.VIEWER_PORT, above + 1)], wanted=wanted)
+        return ports.viewer(host, [*taken, *range(cluster.VIEWER_PORT, above + 1)], wanted=wanted)
 
     def _description(self, label: str, state: dict[str, Any]) -> dict[str, Any]:
         made = self._known(label)
