@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from tests.conftest import CHECKOUT
 from tests.daemons import locked
@@ -42,6 +44,7 @@ def made_once(engine: Engine, names: tuple[str, ...], key: str, make: Callable[[
     """Each name with a tag of its own for `key`, which another checkout does not move; made if one is not there."""
     tagged = tuple(f"{name}:tests-{key}" for name in names)
     with locked(LOCK):
+        _use(key)
         if not all(engine.has(name) for name in tagged):
             make()
             for name, tag in zip(names, tagged, strict=True):
@@ -50,12 +53,29 @@ def made_once(engine: Engine, names: tuple[str, ...], key: str, make: Callable[[
     return tagged
 
 
+_used: list[IO[bytes]] = []  # open, and so locked, as long as this process lives
+
+
+def _use(key: str) -> None:
+    """Tell runs in other checkouts that the images of this key are needed. In `LOCK`."""
+    file = LOCK.with_suffix(f".{key}").open("ab")
+    fcntl.flock(file, fcntl.LOCK_SH)
+    _used.append(file)
+
+
 def _forget(engine: Engine, names: tuple[str, ...], kept: int) -> None:
-    """Let go of images of old checkout states; the newest of each name stay."""
+    """Let go of images of old checkout states that no run needs; the newest of each name stay. In `LOCK`."""
     for name in names:
         listed = engine.images("--format", "{{.Repository}}:{{.Tag}}", name)
         for old in [one for one in listed if one.startswith(f"{name}:tests-")][kept:]:
-            engine("rmi", old, check=False)
+            users = LOCK.with_suffix(f".{old.rpartition('-')[2]}")
+            with users.open("ab") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                engine("rmi", old, check=False)
+                users.unlink()
 
 
 def into(podman: Engine, docker: Engine, image: str) -> str:
