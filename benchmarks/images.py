@@ -320,7 +320,8 @@ def load(image: str, docker: str, env: Mapping[str, str]) -> bool:
         return False
     words = ["podman", "save", "--quiet", "--format", "docker-archive", image]
     with subprocess.Popen(words, env=dict(env), stdout=subprocess.PIPE) as saved:
-        subprocess.run([docker, "load", "--quiet"], stdin=saved.stdout, check=True, capture_output=True)
+        words = [docker, "load", "--quiet"]
+        subprocess.run(words, env=dict(env), stdin=saved.stdout, check=True, capture_output=True)
     return True
 
 

@@ -7,6 +7,7 @@ A test that takes one of these fixtures is marked `container` and `slow` by itse
 
 from __future__ import annotations
 
+import functools
 import http.client
 import json
 import os
@@ -153,7 +154,7 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 @dataclass(frozen=True)
 class Registry:
-    """A registry without passwords on loopback.
+    """A registry without passwords, on loopback unless it says otherwise.
 
     Attributes:
         address: host and port, with which the names of its images begin.
@@ -168,10 +169,10 @@ class Registry:
         return f"{self.address}/{stem}-{uuid.uuid4().hex[:8]}"
 
 
-def start_registry(runtime: Path) -> tuple[str, list[str]]:
+def start_registry(runtime: Path, host: str = "127.0.0.1") -> tuple[str, list[str]]:
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+        free.bind((host, 0))
+        address = f"{host}:{free.getsockname()[1]}"
     conf = runtime / "registry.yml"
     storage = {"filesystem": {"rootdirectory": str(runtime / "images")}, "delete": {"enabled": True}}
     conf.write_text(json.dumps({"version": 0.1, "storage": storage, "http": {"addr": address}}))
@@ -186,14 +187,22 @@ def is_registry(address: str) -> bool:
         return False
 
 
+@contextmanager
+def registry_at(host: str, folder: Path) -> Iterator[Registry]:
+    """A real registry that listens there, and is shared by those who name the same folder."""
+    require("docker-registry")
+    start = functools.partial(start_registry, host=host)
+    with daemons.kept(folder, start, is_registry) as address:
+        conf = folder / f"registries-{uuid.uuid4().hex[:8]}.conf"
+        conf.write_text(f'[[registry]]\nlocation = "{address}"\ninsecure = true\n')
+        yield Registry(address, {"CONTAINERS_REGISTRIES_CONF": str(conf)})
+
+
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """A real registry, empty at the start of the run."""
-    require("docker-registry")
-    conf = tmp_path_factory.mktemp("registry") / "registries.conf"
-    with daemons.kept(common(tmp_path_factory) / "registry", start_registry, is_registry) as address:
-        conf.write_text(f'[[registry]]\nlocation = "{address}"\ninsecure = true\n')
-        yield Registry(address, {"CONTAINERS_REGISTRIES_CONF": str(conf)})
+    with registry_at("127.0.0.1", common(tmp_path_factory) / "registry") as found:
+        yield found
 
 
 # -- images -----------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from ipython_builder import templates
 from ipython_builder.errors import UsageError
 from tests.kubernetes.fixtures import Kubernetes
 from tests.schemas import openshift
+from tests.schemas.published import NotThere
 
 Object = dict[str, Any]
 APPS = "apps.example.org"  # where the router's host names are
@@ -375,7 +376,7 @@ class _Server:
                     self.made.wrong += [
                         f"{thing['kind']}: {one}" for one in openshift.errors(_without_nulls(thing))
                     ]
-                except openshift.NotThere:
+                except NotThere:
                     pass  # another test says so
         code, kind, content = await self._ask(
             request.method, request.target, body, kind=request.header("content-type"),

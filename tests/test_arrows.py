@@ -64,6 +64,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "container": ("container",),
     "platforms": (
         *(
+            "platforms.public",
             "platforms.base",
             "platforms.turns",
             "platforms.making",
@@ -72,8 +73,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
         ),
         *("platforms.elsewhere", "platforms.containers", "platforms.parts", "platforms.merged"),
         *("platforms.said", "platforms.stock", "platforms.podman"),
-        *("platforms.objects", "platforms.pods", "platforms.kubectl", "platforms.kubernetes"),
-        *("platforms.openshift", "platforms.table"),
+        *("platforms.objects", "platforms.pods", "platforms.kubectl"),
+        *("platforms.asking", "platforms.waiting", "platforms.kubernetes", "platforms.openshift"),
+        "platforms.table",
     ),
     "cli": ("cli", "__main__"),
 }
@@ -154,7 +156,7 @@ ENVIRON = {
     "build.s2i": "all that docker itself reads, with another folder for temporary files",
     "platforms.local": "a console runs in the caller's environment",
     "platforms.podman": "so does the engine's command line",
-    "platforms.kubernetes": "and kubectl",
+    "platforms.asking": "and kubectl",
     "platforms.supervision": "so do the roles",
     "node": "the same, in the supervisor",
     "cli.s2i_assemble": "what a build says of where the repository is from",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import shutil
 import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,13 +16,16 @@ import pytest
 from ipython_builder import settings
 from ipython_builder.platforms.elsewhere import Elsewhere, Elsewheres
 from tests import containers
-from tests.conftest import Cli, Home
+from tests.conftest import Cli, Home, missing
 from tests.engine import Engine
 from tests.engines import Images
 from tests.kubernetes.fixtures import Kubernetes
+from tests.schemas import gateway
+from tests.schemas.published import NotThere
 from tests.workbench import notebook, outputs, until
 
 KINDS = "all,secrets,persistentvolumeclaims,networkpolicies,poddisruptionbudgets,ingresses,configmaps"
+ROUTES = "httproutes.gateway.networking.k8s.io"
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +241,45 @@ def test_parts_that_are_killed_and_an_image_that_is_renewed(place: Place, podman
     assert said.stdout.strip() == "2"
 
 
+@pytest.mark.timeout(600)
+def test_an_image_that_is_made_and_pushed_first(
+    place: Place, podman: Engine, builder_image: Images, tmp_path: Path
+) -> None:
+    folder, done = tmp_path / "repository", tmp_path / "done.ipynb"
+    shutil.copytree(place.source, folder)
+    with place.kubernetes.registry(tmp_path / "registry") as registry:
+        mine, name = replace(place, source=folder), registry.name("notebooks")
+        words = (
+            "--label",
+            "tt",
+            "-n",
+            "1",
+            "--image",
+            name,
+            "--build",
+            "--builder",
+            builder_image.builder,
+            "--json",
+        )
+        env = podman.env | registry.env
+        told = mine.up(*words, env=env, check=True).json
+        first = told["environment"]["image"]
+        assert re.fullmatch(rf"{re.escape(name)}(:latest)?@sha256:[0-9a-f]{{64}}", first)
+        place("run", "tt", "cluster.ipynb", "-o", done, check=True)
+        assert outputs(done) == ["1", "1", "[41]"]
+
+        # What is built again is what runs then; the notebooks of the workspace stay.
+        (folder / "helpers.py").write_text("answer = 42\n")
+        second = mine.up(*words, env=env, check=True).json["environment"]["image"]
+        assert second != first
+        assert place("status", "tt", "--json").json["image"] == second
+        images = "jsonpath={.items[*].spec.containers[*].image}"
+        words = ("get", "pods", "--namespace", place.namespace, "--output", images)
+        assert set(place.kubernetes.kubectl(*words).stdout.split()) == {second}
+        for image in (first, second):
+            podman("rmi", "--force", image.partition("@")[0], check=False)
+
+
 def test_an_image_that_is_nowhere(place: Place) -> None:
     said = place.up("--label", "tt", "--image", "localhost/nowhere:1")
     assert said.rc == 1
@@ -337,3 +381,64 @@ def test_a_public_host_name(place: Place) -> None:
     assert place("status", "tt", "--json").json["url"] == told["url"]
     place("down", "tt", "--discard", check=True)
     until(lambda: not place.there("tt"), "nothing is left")
+
+
+def test_a_public_host_name_at_a_gateway(place: Place, tmp_path: Path) -> None:
+    kubernetes, space = place.kubernetes, ("--namespace", place.namespace)
+    up = ("--label", "tt", "--user", "ada", "-n", "0", "--image", place.image)
+    public = (*up, "--host", "notebooks.example.org")
+    if kubernetes.kubectl("get", ROUTES, check=False).rc:
+        said = place.up(*public, "--gateway", "front")
+        assert (said.rc, "has no Gateway API" in said.stderr) == (2, True), said.stderr
+        try:
+            files = gateway.definitions()
+        except NotThere as error:
+            missing(str(error))
+        for file in files:
+            kubernetes.kubectl("apply", "--server-side", "--filename", file)
+            kubernetes.kubectl("wait", "--for=condition=Established", "--timeout=60s", "--filename", file)
+    said = place.up(*public, "--gateway", "front")
+    assert (said.rc, "there is no Gateway front" in said.stderr) == (2, True), said.stderr
+    assert place.there("tt") == []
+    listener = {
+        "name": "https",
+        "port": 443,
+        "protocol": "HTTPS",
+        "tls": {"certificateRefs": [{"name": "own"}]},
+    }
+    front = {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "Gateway",
+        "metadata": {"name": "front"},
+        "spec": {"gatewayClassName": "some", "listeners": [listener]},
+    }
+    kubernetes.apply(place.namespace, front)
+    name = "nbviewer-ada-tt"
+
+    told = place.up(*public, "--gateway", "front", "--json", check=True).json
+    assert told["url"] == "https://notebooks.example.org/"
+    assert kubernetes.get(place.namespace, ROUTES, name)["spec"]["parentRefs"][0]["name"] == "front"
+    # What is not said again stays, and somebody else sees it too.
+    assert place.up(*up, "--json", check=True).json["url"] == told["url"]
+    where = ("--on", "kubernetes", "--namespace", place.namespace)
+    assert another(place, tmp_path)("status", "tt", *where, "--json").json["url"] == told["url"]
+
+    told = place.up(*public, "--json", check=True).json
+    assert told["url"] == "http://notebooks.example.org/"
+    assert kubernetes.kubectl("get", *space, ROUTES, "--output", "name").stdout == ""
+    assert (
+        kubernetes.get(place.namespace, f"ingress/{name}")["spec"]["rules"][0]["host"]
+        == "notebooks.example.org"
+    )
+
+    told = place.up(*up, "--host", "", "--json", check=True).json
+    assert told["forward"]
+    assert kubernetes.kubectl("get", *space, "ingress", "--output", "name").stdout == ""
+    assert place("status", "tt", "--json").json["url"] == ""
+
+    place.up(*public, "--gateway", f"{place.namespace}/front", check=True)
+    place("down", "tt", check=True)
+    assert kubernetes.kubectl("get", *space, ROUTES, "--output", "name").stdout == ""
+    assert place("down", "tt").rc == 2
+    place("down", "tt", *where, "--discard", check=True)
+    until(lambda: not place.there("tt"), "the workspace is gone too")

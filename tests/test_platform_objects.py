@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from ipython_builder.errors import UsageError
 from ipython_builder.platforms import objects
 from ipython_builder.platforms.objects import Names, Order
+from ipython_builder.platforms.public import Public
 from tests.conftest import missing
 from tests.schemas import openshift
+from tests.schemas.published import NotThere
 
 ORDER = Order(
     names=Names("tt", "ada"),
@@ -60,6 +63,45 @@ def test_an_image_that_is_given_is_not_built_and_not_replaced() -> None:
 def test_openshift_has_schemas_for_it(name: str) -> None:
     try:
         found = [openshift.errors(one) for one in kind(ORDER, name)]
-    except openshift.NotThere as error:
+    except NotThere as error:
         missing(str(error))
     assert found == [[]]
+
+
+def test_a_host_name_by_ingress_and_at_a_gateway() -> None:
+    def served(**public: str) -> dict[str, Any]:
+        order = replace(
+            ORDER, image="registry.example.org/me/notebooks", public=Public("a.example.org", **public)
+        )
+        every = objects.viewer_of(order, openshift=False)
+        (one,) = [one for one in every if one["kind"] in ("Ingress", "HTTPRoute", "Route")]
+        return one
+
+    ingress = served(tls_secret="own", ingress_class="nginx")
+    assert ingress["spec"]["tls"] == [{"hosts": ["a.example.org"], "secretName": "own"}]
+    assert ingress["spec"]["ingressClassName"] == "nginx"
+    route = served(gateway="infra/front")
+    assert route["spec"]["parentRefs"] == [{"name": "front", "namespace": "infra"}]
+    assert route["spec"]["hostnames"] == ["a.example.org"]
+    assert route["metadata"]["name"] == ingress["metadata"]["name"] == "nbviewer-ada-tt"
+    urls = [
+        one["metadata"]["annotations"]["ipython-builder.github.io/url"] for one in (ingress, route, served())
+    ]
+    assert urls == ["https://a.example.org/", "https://a.example.org/", "http://a.example.org/"]
+
+
+@pytest.mark.parametrize(
+    ("public", "why"),
+    [
+        (Public("http://a.example.org"), "is no host name"),
+        (Public("A.example.org"), "is no host name"),
+        (Public(None, tls_secret="own"), "name it with --host"),
+        (Public("", gateway="front"), "name it with --host"),
+        (Public("a.example.org", tls_secret="own", gateway="front"), "is for an Ingress"),
+        (Public("a.example.org", gateway="a/b/c"), "is no name of a Gateway"),
+    ],
+)
+def test_public_names_that_cannot_be_meant(public: Public, why: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        public.check()
+    assert why in f"{caught.value.message} {caught.value.hint}"

@@ -17,10 +17,11 @@ MADE = Elsewhere("tt", "kubernetes", "me", "repo", "", "", 0, 2, namespace="lab"
 def deployment(kind: str, count: int = 1, ready: int | None = None, **more: Any) -> dict[str, Any]:
     labels = {"ipython-cluster": "tt", "ipython-role": kind} | more.pop("labels", {})
     ready = count if ready is None else ready
+    containers = [{"image": "registry.example.org/me/notebooks"}]
     return {
         "kind": "Deployment",
         "metadata": {"name": f"{kind}-tt", "generation": 2},
-        "spec": {"replicas": count, "template": {"metadata": {"labels": labels}}},
+        "spec": {"replicas": count, "template": {"metadata": {"labels": labels}, "spec": {"containers": containers}}},
         "status": {
             "observedGeneration": 2, "replicas": count, "updatedReplicas": count, "readyReplicas": ready,
         } | more,
@@ -53,6 +54,7 @@ SAID = {"engines": {"requested": 2, "registered": 2, "busy": 1}, "tasks": {"done
 def test_a_cluster_that_is_well() -> None:
     found = Found.of(all_well())
     state = pods.state(MADE, found, SAID)
+    assert state["image"] == "registry.example.org/me/notebooks", "where nothing is noted of it"
     assert (state["state"], state["engines"]) == ("ready", {"requested": 2, "registered": 2, "busy": 1})
     assert [(one["role"], one["id"], one["state"], one["restarts"]) for one in state["roles"]] == [
         ("controller", 0, "ready", 0), ("viewer", 0, "ready", 0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,7 +13,8 @@ import pytest
 from tests import manifests
 from tests.conftest import missing
 from tests.kubernetes.programs import NotMade
-from tests.schemas import kubernetes, openshift
+from tests.schemas import kubernetes, openshift, published
+from tests.schemas.published import NotThere
 
 Object = dict[str, Any]
 Check = Callable[[Object], list[str]]
@@ -32,7 +34,7 @@ def name(thing: Any) -> str:
 def of_openshift() -> Check:
     try:
         openshift.path()
-    except openshift.NotThere as error:
+    except NotThere as error:
         missing(str(error))
     return openshift.errors
 
@@ -153,9 +155,9 @@ def test_without_go_it_is_said_what_is_missing(tmp_path: Path, monkeypatch: pyte
     def find_go() -> NoReturn:
         raise NotMade("Go 1.24 or newer")
 
-    monkeypatch.setitem(openshift.ENVIRON, "XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(openshift, "find_go", find_go)
-    with pytest.raises(openshift.NotThere, match="go, which fetches OpenShift's schemas"):
+    monkeypatch.setitem(published.ENVIRON, "XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(published, "find_go", find_go)
+    with pytest.raises(NotThere, match=r"go, which fetches github\.com/openshift/api"):
         openshift.path()
     assert not list(tmp_path.rglob("*.json"))
 
@@ -163,8 +165,8 @@ def test_without_go_it_is_said_what_is_missing(tmp_path: Path, monkeypatch: pyte
 def test_another_content_is_refused(
     of_openshift: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(openshift.ENVIRON, "XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(openshift, "CHECKSUM", "h1:another")
+    monkeypatch.setitem(published.ENVIRON, "XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(openshift, "MODULE", replace(openshift.MODULE, checksum="h1:another"))
     with pytest.raises(AssertionError, match="is not what it was"):
         openshift.path()
     assert not list(tmp_path.rglob("*.json"))

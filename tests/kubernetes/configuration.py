@@ -111,6 +111,8 @@ state = "/run/containerd"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{PAUSE}"
   restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "{place.registries}"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{plugins()}"
     conf_dir = "{place.runtime}/cni"

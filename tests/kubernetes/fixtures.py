@@ -26,6 +26,7 @@ from tests import daemons
 from tests.conftest import CACHE, Said, missing, require
 from tests.daemons import locked
 from tests.engine import Engine
+from tests.engines import Registry, registry_at
 from tests.kubernetes import configuration, node, openshift, programs
 from tests.kubernetes.place import Place
 
@@ -162,6 +163,15 @@ class Kubernetes:
                     pytest.fail(f"{name} did not get into the node:\n{done.stdout}{done.stderr}")
                 known.write_text(found["Id"])
         return name
+
+    @contextmanager
+    def registry(self, folder: Path) -> Iterator[Registry]:
+        """A registry that the node reaches, and pulls from without TLS."""
+        with registry_at(self.place.host, folder) as found:
+            known = self.place.registries / found.address
+            known.mkdir(parents=True, exist_ok=True)
+            (known / "hosts.toml").write_text(f'server = "http://{found.address}"\n')
+            yield found
 
     @contextmanager
     def namespace(

@@ -75,6 +75,11 @@ class Place:
         return self.runtime / "volumes"
 
     @property
+    def registries(self) -> Path:
+        """What the node knows of registries: a folder each, by its address."""
+        return self.runtime / "registries"
+
+    @property
     def ready(self) -> Path:
         """A file that is there when the node is."""
         return self.runtime / "ready"

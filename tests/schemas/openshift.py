@@ -1,28 +1,25 @@
 """OpenShift's own schemas of Template, BuildConfig, ImageStream and Route: ``python -m tests.schemas.openshift``.
 
-They are in the Go module that its API is published in. It is downloaded once for all checkouts of a user, into the
-user's cache, by go itself, which compares it with the public checksum database; and the checksum is named here.
+They are in the Go module that its API is published in.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 
-from tests.daemons import locked
-from tests.kubernetes.programs import ENVIRON, NotMade, find_go
+from tests.schemas.published import Module
 
-MODULE = "github.com/openshift/api"
-VERSION = "v0.0.0-20260309185601-71270106f276"
-CHECKSUM = "h1:9QZuPCOT0ME3I7NmsAGBuzGvEyCyzQhAmbfmfCmrLhI="
+MODULE = Module(
+    "github.com/openshift/api",
+    "v0.0.0-20260309185601-71270106f276",
+    "h1:9QZuPCOT0ME3I7NmsAGBuzGvEyCyzQhAmbfmfCmrLhI=",
+)
 INSIDE = "openapi/openapi.json"
 
 GROUPS = {"Template": "template", "BuildConfig": "build", "ImageStream": "image", "Route": "route"}
@@ -40,10 +37,6 @@ VALUES = {
     "route.v1.TLSConfig.insecureEdgeTerminationPolicy": ("None", "Allow", "Redirect"),
     "template.v1.Parameter.generate": ("expression",),
 }
-
-
-class NotThere(Exception):
-    """The schemas are not there and cannot be fetched; the message says what is missing."""
 
 
 def errors(thing: Mapping[str, Any]) -> list[str]:
@@ -96,34 +89,7 @@ def path() -> Path:
     Raises:
         NotThere: there is no Go, or it could not fetch them.
     """
-    cache = Path(ENVIRON.get("XDG_CACHE_HOME") or Path(ENVIRON.get("HOME", "/root")) / ".cache")
-    file = cache / "ipython-builder-tests" / f"openshift-api-{VERSION}.json"
-    with locked(file.with_suffix(".lock")):
-        if not file.exists():
-            with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}-") as work:
-                shutil.copyfile(fetch(Path(work)) / INSIDE, Path(work) / file.name)
-                (Path(work) / file.name).rename(file)
-    return file
-
-
-def fetch(work: Path) -> Path:
-    """The folder of the module in Go's own cache.
-
-    Raises:
-        NotThere: there is no Go, or it failed.
-    """
-    try:
-        go = find_go()
-    except NotMade as error:
-        raise NotThere(f"go, which fetches OpenShift's schemas ({error})") from None
-    words = [go, "mod", "download", "-json", f"{MODULE}@{VERSION}"]
-    env = ENVIRON | {"GOFLAGS": "-mod=mod", "GOWORK": "off"}
-    done = subprocess.run(words, cwd=work, env=env, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise NotThere(f"{MODULE}@{VERSION} ('go mod download' said:\n{done.stdout}{done.stderr[-2000:]})")
-    said = json.loads(done.stdout)
-    assert said["Sum"] == CHECKSUM, f"{MODULE}@{VERSION} is not what it was: {said['Sum']}"
-    return Path(said["Dir"])
+    return MODULE.file(INSIDE, "openshift-api-{}.json")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ Examples:
 @click.command("ls", epilog=EPILOG, short_help="List the clusters of this machine")
 @verb
 def command(context: Context) -> None:
-    """List the clusters of this machine: label, state, engines, URL and source."""
+    """List the clusters of this machine: label, where it runs, state, engines, URL and source."""
     local = platform(context)
     states = [local.status(label) for label in local.labels()]
     if context.json:
@@ -25,10 +25,12 @@ def command(context: Context) -> None:
     if not states:
         click.echo("no clusters: start one with `ipython-builder up SOURCE`", err=True)
         return
-    rows = [("LABEL", "STATE", "ENGINES", "URL", "SOURCE")]
+    rows = [("LABEL", "WHERE", "STATE", "ENGINES", "URL", "SOURCE")]
     for state in states:
         engines = f"{state['engines']['registered']}/{state['engines']['requested']}"
-        rows.append((state["label"], state["state"], engines, state.get("url", ""), state.get("source", "")))
+        where = "/".join(filter(None, (state.get("platform", "local"), state.get("namespace"))))
+        url, source = state.get("url", ""), state.get("source", "")
+        rows.append((state["label"], where, state["state"], engines, url, source))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         context.print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

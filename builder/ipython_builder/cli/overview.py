@@ -29,6 +29,8 @@ def lines(state: dict[str, Any], now: float, height: int) -> list[str]:
     if not {"controller", "engine"} & {role["role"] for role in state["roles"]} and not engines["requested"]:
         registered = "engines, if there are any, are elsewhere"
     about = [(name, str(state[name])) for name in ("url", "source", "notebooks") if state.get(name)]
+    if len(users := state.get("users") or ()) > 1:
+        about.append(("users", ", ".join(users)))
     for role in state["roles"]:
         if role["role"] != "engine":
             about.append((role["role"], _role(role, now)))

@@ -19,13 +19,14 @@ Examples:
 @click.option("--label", required=True, metavar="L", help="The cluster's label.")
 @click.option("--user", default="me", show_default=True, metavar="U", help="The viewer's user label.")
 @click.option("-n", "--engines", type=int, default=2, show_default=True, metavar="N", help="Engines.")
-@click.option("--host", default="", metavar="NAME", help="Public host name; with it there is an Ingress.")
+@click.option("--host", default="", metavar="NAME", help="Public host name, and an Ingress for it.")
 @click.option("--tls-secret", default="", metavar="NAME", help="Secret with the certificate of --host.")
 @click.option("--ingress-class", default="", metavar="NAME", help="Class of the Ingress.")
+@click.option("--gateway", default="", metavar="[NAMESPACE/]NAME", help="Gateway instead of an Ingress.")
 @verb_of_text
 def command(
     context: Context, image: str, label: str, user: str, engines: int, host: str, tls_secret: str,
-    ingress_class: str,
+    ingress_class: str, gateway: str,
 ) -> None:  # fmt: skip
     """Print a notebook and a cluster of IMAGE as objects of plain Kubernetes, in YAML, for `kubectl apply`.
 
@@ -36,17 +37,17 @@ def command(
     from ipython_builder.build import reference
     from ipython_builder.platforms import objects
     from ipython_builder.platforms.base import check_engines
+    from ipython_builder.platforms.public import Public
 
     cluster.check_label(label)
     cluster.check_label(user, "user label")
     check_engines(engines)
     reference.parse(image)
     names = objects.Names(label, user)
-    objects.check_public(host or None, tls_secret or None, ingress_class or None)
+    public = Public(host, tls_secret, ingress_class, gateway)
+    public.check()
     objects.check_names(names, "", route=False)
-    order = objects.Order(
-        names, engines, source="", image=image, host=host, tls_secret=tls_secret, ingress_class=ingress_class
-    )
+    order = objects.Order(names, engines, source="", image=image, public=public)
     every = objects.cluster_of(order, openshift=False) + objects.viewer_of(order, openshift=False)
     context.print(documents.list_as_yaml(every).rstrip())
     context.reporter.log(f"the key goes into the Secret {names.cluster}, entry `key`: 32 random bytes")

@@ -96,6 +96,11 @@ class _Inherited(click.Option):
 @click.option("--build", is_flag=True, help="Make that image of SOURCE first, and push it.")
 @click.option("--tls-secret", metavar="NAME", help="Secret with the certificate of --host (Kubernetes).")
 @click.option("--ingress-class", metavar="NAME", help="Class of the Ingress for --host (Kubernetes).")
+@click.option(
+    "--gateway",
+    metavar="[NAMESPACE/]NAME",
+    help="Gateway that serves --host, instead of an Ingress (Kubernetes).",
+)
 @click.option("--builder", metavar="IMAGE", help="The image to build on.  [default: ipython-builder]")
 @install_options
 @verb
@@ -122,6 +127,7 @@ def command(
     build: bool,
     tls_secret: str | None,
     ingress_class: str | None,
+    gateway: str | None,
     **install: Any,
 ) -> None:
     """Start a notebook and a parallel cluster with exactly the environment that SOURCE asks for.
@@ -132,20 +138,24 @@ def command(
     """
     from ipython_builder import cluster
     from ipython_builder import source as source_module
-    from ipython_builder.platforms import objects
     from ipython_builder.platforms.base import IN_NAMESPACES, Up, Where
+    from ipython_builder.platforms.public import UNSAID, Public
 
     ours = {"--python": install["python"], "--fork": fork, "--allow-hooks": allow_hooks or None}
     theirs = {
         "--namespace": namespace, "--context": kube_context, "--image": image, "--build": build or None,
-        "--tls-secret": tls_secret, "--ingress-class": ingress_class,
     }  # fmt: skip
+    served = {"--tls-secret": tls_secret, "--ingress-class": ingress_class, "--gateway": gateway}
+    public = UNSAID
     _judge(on, ours, builder)
     if on not in IN_NAMESPACES:
-        _without_meaning(on, theirs, "it is for --on kubernetes or openshift")
+        _without_meaning(on, theirs | served, "it is for --on kubernetes or openshift")
     else:
         _without_meaning(on, {"--port": port}, "there the port is 8080")
-        objects.check_public(viewer_host, tls_secret, ingress_class)
+        if on == "openshift":
+            _without_meaning(on, served, "there a Route has a certificate of the cluster's")
+        public = Public(viewer_host, tls_secret or "", ingress_class or "", gateway or "")
+        public.check()
     if build and image is None:
         raise UsageError("--build makes an image, and none was named", "name it with --image")
     context = replace(context.with_flags(**install), where=Where(on, namespace, kube_context))
@@ -167,8 +177,7 @@ def command(
         builder=builder,
         image=image,
         build=build,
-        tls_secret=tls_secret,
-        ingress_class=ingress_class,
+        public=public,
     )
     result = everywhere.up_on(on, request)
     if context.json:

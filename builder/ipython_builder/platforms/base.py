@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from ipython_builder import cluster
 from ipython_builder.errors import BuilderError, UsageError
+from ipython_builder.platforms.public import UNSAID, Public
 from ipython_builder.source import Source
 
 IN_NAMESPACES = ("kubernetes", "openshift")  # platforms that clusters of other people are on too
@@ -31,7 +32,7 @@ class Up:
         fork: whether engines are forked; None for what it was told before, or what the repository says.
         image: one that a registry has, where clusters are run from a registry; with `build` it is made of
             the source and pushed there first.
-        tls_secret, ingress_class: of the viewer's Ingress, which has `host` as its name.
+        public: the viewer's public host name, where clusters are in namespaces.
     """
 
     source: Source
@@ -48,8 +49,7 @@ class Up:
     builder: str | None = None
     image: str | None = None
     build: bool = False
-    tls_secret: str | None = None
-    ingress_class: str | None = None
+    public: Public = UNSAID
 
 
 @dataclass(frozen=True)

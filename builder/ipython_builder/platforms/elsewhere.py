@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ipython_builder import cluster, ports
 from ipython_builder.errors import BuilderError
+from ipython_builder.platforms.public import UNSAID, Public
 from ipython_builder.platforms.turns import turn
 from ipython_builder.record import write_private
 
@@ -26,9 +27,10 @@ class Elsewhere:
         source: without credentials; a folder by its whole path. ref and context_dir narrow it.
         builder: the image that its own one stands on.
         image: the id of its image; empty until it has been made.
-        host, port: where the viewer is published on this machine; in Kubernetes the public host name, if any.
+        host, port: where the viewer is published on this machine, where it is.
         extra: requirement lines beside the repository's.
         namespace, context: where in which Kubernetes.
+        public: its public host name in Kubernetes, as it was last asked for.
         address: the viewer's public URL, where it has one that is not made of host and port.
         joined: whether only the viewer is ours, at a cluster of somebody else.
     """
@@ -48,6 +50,7 @@ class Elsewhere:
     extra: tuple[str, ...] = ()
     namespace: str = ""
     context: str = ""
+    public: Public = UNSAID
     address: str = ""
     joined: bool = False
 
@@ -77,7 +80,9 @@ class Elsewheres:
         known = {field.name for field in fields(Elsewhere)}
         try:
             values = json.loads(path.read_text())
-            found = Elsewhere(**{name: value for name, value in values.items() if name in known})
+            values = {name: value for name, value in values.items() if name in known}
+            values["public"] = Public(**values.get("public", {}))
+            found = Elsewhere(**values)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, AttributeError) as error:

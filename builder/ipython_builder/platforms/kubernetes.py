@@ -1,70 +1,36 @@
-"""Kubernetes: a cluster is the objects of the templates in one namespace, found by its label.
-
-What is in the namespace is the truth, and this machine notes only where that is. So everybody who may look
-into the namespace can ask for a cluster with `--on`, whoever has made it.
-"""
+"""Kubernetes: a cluster is the objects of the templates in one namespace, found by its label."""
 
 from __future__ import annotations
 
-import json
-import os
-import queue
-import re
-import shutil
-import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from ipython_builder import cluster, commands, processors
+from ipython_builder import cluster, processors
 from ipython_builder.build import image, reference
 from ipython_builder.errors import BuilderError, Unavailable, UsageError
-from ipython_builder.events import Phase, Reporter, counted
-from ipython_builder.platforms import objects, pods, said
-from ipython_builder.platforms.base import Console, Up, check_engines, check_same, new_label, not_running
-from ipython_builder.platforms.elsewhere import Elsewhere, Elsewheres
-from ipython_builder.platforms.kubectl import Kubectl, Place, client
+from ipython_builder.events import counted
+from ipython_builder.platforms import objects, pods
+from ipython_builder.platforms.asking import Clusters
+from ipython_builder.platforms.base import Up, check_engines, check_same, new_label, not_running
+from ipython_builder.platforms.elsewhere import Elsewhere
+from ipython_builder.platforms.kubectl import Kubectl, no_such_kind
 from ipython_builder.platforms.objects import Names, Order
 from ipython_builder.platforms.parts import KINDS
-from ipython_builder.platforms.pods import Found, Trouble
-from ipython_builder.settings import Settings
+from ipython_builder.platforms.pods import Found
+from ipython_builder.platforms.public import GATEWAYS, ROUTES, Public
+from ipython_builder.platforms.waiting import Watch
 
-START_SECONDS = 300.0  # an image may have to be pulled; an engine more may take another second
 GONE_SECONDS = 120.0
 LOOK = 0.5
-_FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
 
 
-class Kubernetes:
+class Kubernetes(Clusters):
     """Clusters in a Kubernetes that has nothing but Kubernetes' own kinds."""
 
     name = "kubernetes"
     openshift = False
     kinds: tuple[str, ...] = objects.KINDS
-
-    def __init__(
-        self, store: Elsewheres, settings: Settings, reporter: Reporter, place: Place, user: str | None = None
-    ) -> None:
-        """`user` is whose viewer is meant, where a cluster has several."""
-        self.user = user
-        self.store = store
-        self.settings = settings
-        self.reporter = reporter
-        self.place = place
-        self._clients: dict[Place, Kubectl] = {}
-        self._said = ""
-
-    def client(self, place: Place) -> Kubectl:
-        """The program, in a place that is named in full."""
-        if place not in self._clients:
-            self._clients[place] = client(self.name, place)
-        return self._clients[place]
-
-    # -- up -----------------------------------------------------------------------------------------------
 
     def up(self, request: Up) -> dict[str, Any]:
         """See `Platform`."""
@@ -75,6 +41,7 @@ class Kubernetes:
             before = self.store.load(label)
             kube = self.client(self._place(before))
             self.check(kube)
+            request = replace(request, public=self._gateway(kube, request.public))
             found = self._found(kube, label)
             new = found.deployment("controller") is None
             joins = not new and (before is None or before.joined)
@@ -129,29 +96,6 @@ class Kubernetes:
                 "write it as in registry.example.org/me/notebooks",
             )
 
-    def _place(self, before: Elsewhere | None) -> Place:
-        """Where the cluster is, or shall be.
-
-        Raises:
-            UsageError: it is somewhere else.
-        """
-        asked = self.place
-        if before is None:
-            return asked
-        for wanted, has, option in (
-            (asked.namespace, before.namespace, "--namespace"),
-            (asked.context, before.context or None, "--context"),
-        ):
-            if wanted and wanted != has:
-                raise UsageError(
-                    f"{before.label} is a cluster in {option} {has}",
-                    f"leave {option} out, or use another --label",
-                )
-        return Place(before.namespace, before.context or None)
-
-    def _found(self, kube: Kubectl, label: str) -> Found:
-        return Found.of(kube.get(("deployments", "pods"), f"--selector={objects.mark(label)}"))
-
     def _made(
         self,
         label: str,
@@ -184,8 +128,8 @@ class Kubernetes:
             doing = "a notebook at it" if joins else "putting it right"
             self.reporter.log(f"{label} is there already, in {kube.place.namespace}: {doing}")
         user = request.user or (before.user if before else None)
-        if user is None and controller is None:
-            user = self._workspace_of(kube, label)
+        if user is None and controller is None and (user := self._workspace_of(kube, label)):
+            self.reporter.log(f"going on with the workspace of {user}")
         count = pods.wants(found, "engine") if controller is not None else processors.count()
         return Elsewhere(
             label=label,
@@ -195,34 +139,16 @@ class Kubernetes:
             ref=ref,
             context_dir=folder,
             builder=request.builder or (before.builder if before else ""),
-            host=request.host or (before.host if before else ""),
+            host="",
             port=0,
             engines=count if request.engines is None else request.engines,
             image=request.image or (before.image if before else pods.image(controller)),
             namespace=kube.place.namespace or "",
             context=kube.place.context or "",
+            public=request.public if request.public.host is not None or before is None else before.public,
             address=before.address if before else "",
             joined=joins,
         )
-
-    def _workspace_of(self, kube: Kubectl, label: str) -> str | None:
-        """The user of the workspace that an earlier `down` has kept, if there is one.
-
-        Raises:
-            UsageError: there are several.
-        """
-        claims = kube.get(("persistentvolumeclaims",), f"--selector={objects.mark(label)}")
-        users = {str(pods.labels(one).get(pods.USER)) for one in claims}
-        if len(users) > 1:
-            raise UsageError(
-                f"{label} has kept workspaces of {', '.join(sorted(users))}",
-                "say whose to go on with, or a new one's: --user",
-            )
-        if not users:
-            return None
-        user = users.pop()
-        self.reporter.log(f"going on with the workspace of {user}")
-        return user
 
     def ensure(self, made: Elsewhere, request: Up, kube: Kubectl, *, joins: bool) -> Elsewhere:
         """Have the image and all objects; returns what the cluster is made of.
@@ -238,11 +164,50 @@ class Kubernetes:
             every = objects.viewer_of(order, openshift=False)
             every += [] if joins else objects.cluster_of(order, openshift=False)
             kube.apply([one for one in every if one["kind"] != "Secret"], "the objects cannot be made")
+            self._unserved(kube, made, every)
             phase.done(f"{made.label} is in {made.namespace}")
-        if made.host:
-            made = replace(made, address=f"http{'s' if request.tls_secret else ''}://{made.host}/")
+        if made.public.host is not None:
+            made = replace(made, address=made.public.url)
         self.store.save(made)
         return made
+
+    def _gateway(self, kube: Kubectl, public: Public) -> Public:
+        """The same, and whether its Gateway speaks HTTPS.
+
+        Raises:
+            UsageError: there is no such Gateway.
+        """
+        if not public.gateway:
+            return public
+        parent = public.parent
+        namespace = parent.get("namespace", kube.place.namespace or "")
+        answer = kube.run(
+            *("get", GATEWAYS, parent["name"], f"--namespace={namespace}"),
+            "--output=jsonpath={.spec.listeners[*].protocol}",
+            what=f"the Gateway {public.gateway} cannot be looked at", check=False,
+        )  # fmt: skip
+        if no_such_kind(answer):
+            raise UsageError("this cluster has no Gateway API", "leave --gateway out: an Ingress is made")
+        if "NotFound" in answer.stderr:
+            raise UsageError(
+                f"there is no Gateway {parent['name']} in {namespace}",
+                f"`{kube.program} get {GATEWAYS} --all-namespaces` shows what there is",
+            )
+        # Who may not look at it may still have a route at it.
+        protocols = answer.stdout.split() if not answer.returncode else ["HTTPS"]
+        return replace(public, secure="HTTPS" in protocols)
+
+    def _unserved(self, kube: Kubectl, made: Elsewhere, every: list[objects.Object]) -> None:
+        """Remove what has served the viewer before, and shall not now."""
+        if made.public.host is None:
+            return
+        served = {"Ingress": "ingresses", "HTTPRoute": ROUTES}
+        wanted = [served.get(one["kind"]) for one in every]
+        name = Names(made.label, made.user).viewer
+        for kind in self._with_routes(kube, "ingresses"):
+            if kind not in wanted:
+                what = f"what has served {name} cannot be removed"
+                kube.run("delete", kind, name, "--ignore-not-found", what=what)
 
     def order(self, made: Elsewhere, request: Up) -> Order:
         """What the objects are made for."""
@@ -253,9 +218,7 @@ class Kubernetes:
             ref=made.ref or "",
             context_dir=made.context_dir or "",
             image=made.image,
-            host=made.host,
-            tls_secret=request.tls_secret or "",
-            ingress_class=request.ingress_class or "",
+            public=made.public,
         )
 
     def _build(self, made: Elsewhere, request: Up) -> str:
@@ -286,100 +249,37 @@ class Kubernetes:
         if wanted:
             kube.apply(wanted, "the secrets cannot be made")
 
-    # -- waiting ------------------------------------------------------------------------------------------
-
     def _wait(self, made: Elsewhere, kube: Kubectl) -> dict[str, Any]:
         """Wait until all is ready.
 
         Raises:
             BuilderError: a part does not come up.
         """
+
+        def ready(found: Found) -> dict[str, Any] | None:
+            if not all(pods.arrived(found, kind, made.user) for kind in KINDS):
+                return None
+            state = self._state(made, kube, found)
+            return state if state["engines"]["registered"] >= made.engines else None
+
         title = f"starting the notebook and {counted(made.engines, 'engine')}"
         with self.reporter.phase("start", title) as phase:
-            deadline = time.monotonic() + START_SECONDS + made.engines
-            while True:
-                found = self._found(kube, made.label)
-                waiting = [kind for kind in KINDS if not pods.arrived(found, kind, made.user)]
-                if not waiting:
-                    state = self._state(made, kube, found)
-                    if state["engines"]["registered"] >= made.engines:
-                        break
-                self._look(made, kube, found, phase, late=time.monotonic() > deadline)
-                time.sleep(LOOK)
+            state = Watch(made, kube, lambda: self._found(kube, made.label), phase).until(ready)
             phase.done(f"notebook and {counted(state['engines']['registered'], 'engine')} are ready")
         return state
-
-    def _look(self, made: Elsewhere, kube: Kubectl, found: Found, phase: Phase, *, late: bool) -> None:
-        """Say how far it is, and give up where waiting is of no use."""
-        troubles = pods.troubles(found, made.user)
-        for one in troubles:
-            if one.hopeless or late:
-                raise self._failure(one, kube)
-        far = []
-        for kind in KINDS:
-            mine = found.of_kind(kind, made.user)
-            far.append(f"{kind} {sum(map(pods.ready, mine))}/{pods.wants(found, kind, made.user)}")
-        why = [f"{one.kind}: {one.what}" for one in troubles[:1]]
-        if why and why[0] != self._said:
-            self.reporter.log(why[0])
-            self._said = why[0]
-        phase.progress(", ".join(far + why))
-        if late:
-            raise BuilderError(
-                f"the cluster did not start in {START_SECONDS:.0f} s: {', '.join(far)} are ready",
-                f"look at `{kube.program} describe pods --selector={objects.mark(made.label)}`",
-            )
-
-    def _failure(self, trouble: Trouble, kube: Kubectl) -> BuilderError:
-        words = ""
-        if trouble.pod:
-            log: list[str] = []
-            for before in ((), ("--previous",)):
-                answer = kube.run(
-                    *("logs", trouble.pod, "--tail=8", *before), what="its log cannot be read", check=False
-                )
-                log = answer.stdout.splitlines() if not answer.returncode else []
-                if log:
-                    break
-            words = "".join(f"\n  {line}" for line in log[-8:])
-        return BuilderError(
-            f"the cluster did not start: {trouble.kind}: {trouble.what}{words}", "mend what it names"
-        )
-
-    # -- what can be asked --------------------------------------------------------------------------------
-
-    def labels(self) -> list[str]:
-        """See `Platform`."""
-        return [one.label for one in self.store.all() if one.platform == self.name]
-
-    def status(self, label: str, *, memory: bool = False) -> dict[str, Any]:
-        """See `Platform`. The controller's supervisor is asked in its pod."""
-        noted = self.store.load(cluster.check_label(label))
-        try:
-            made, kube = self._known(label)
-            return self._state(made, kube, self._found(kube, label))
-        except BuilderError as error:
-            # One that cannot be asked hides no other in `ls`.
-            if noted is None or noted.platform != self.name:
-                raise
-            return pods.unknown(noted, error.message)
-
-    def _state(self, made: Elsewhere, kube: Kubectl, found: Found) -> dict[str, Any]:
-        told: dict[str, Any] = {}
-        running = [one for one in found.of_kind("controller") if pods.ready(one)]
-        if running:
-            answer = self._inside(kube, pods.name(running[0]), "status", made.label, "--json")
-            try:
-                told = json.loads(answer or "{}")
-            except ValueError:
-                pass
-        return pods.state(made, found, told)
 
     def scale(self, label: str, count: int) -> dict[str, Any]:
         """See `Platform`."""
         check_engines(count)
         with self.store.locked(label):
             made, kube = self._known(label)
+
+            def arrived(found: Found) -> dict[str, Any] | None:
+                if len(found.of_kind("engine")) != count or not pods.arrived(found, "engine"):
+                    return None
+                state = self._state(made, kube, found)
+                return state if state["engines"]["registered"] == count else None
+
             if self._found(kube, label).deployment("engine") is None:
                 raise not_running(label)
             name = Names(label, made.user).engine
@@ -390,108 +290,15 @@ class Kubernetes:
                 made = replace(made, engines=count)
                 if self.store.load(label):
                     self.store.save(made)
-                deadline = time.monotonic() + START_SECONDS + count
-                while True:
-                    found = self._found(kube, label)
-                    state = self._state(made, kube, found)
-                    gone = len(found.of_kind("engine")) == count and pods.arrived(found, "engine")
-                    if gone and state["engines"]["registered"] == count:
-                        break
-                    self._look(made, kube, found, phase, late=time.monotonic() > deadline)
-                    time.sleep(LOOK)
+                state = Watch(made, kube, lambda: self._found(kube, label), phase).until(arrived)
                 phase.done(counted(count, "engine"))
         return state
-
-    def password(self, label: str) -> str:
-        """See `Platform`. Only the viewer has it."""
-        made, kube = self._known(label)
-        return self._password(made, kube)
-
-    def _password(self, made: Elsewhere, kube: Kubectl) -> str:
-        target = f"deployment/{Names(made.label, made.user).viewer}"
-        answer = self._inside(kube, target, "password", made.label)
-        if answer is None:
-            raise not_running(made.label)
-        return answer.strip()
-
-    @contextmanager
-    def viewer(self, label: str) -> Iterator[tuple[str, str]]:
-        """See `Platform`. By a tunnel of kubectl: what is public differs from place to place."""
-        made, kube = self._known(label)
-        password = self._password(made, kube)
-        argv = kube.argv("port-forward", f"deployment/{Names(label, made.user).viewer}", ":8080")
-        with commands.beside(argv, _FORWARDING, timeout=30) as found:
-            yield f"http://127.0.0.1:{found[1]}/", password
-
-    def logs(self, label: str, role: str | None, *, follow: bool, last: int) -> Iterator[str]:
-        """See `Platform`. A pod has one log of all that is in it."""
-        _, kube = self._known(label)
-        chosen = self._pods_of(role, self._found(kube, label), label)
-        heard: queue.Queue[str | None] = queue.Queue()
-
-        def listen(kind: str, pod: str) -> None:
-            more = ("--follow",) if follow else ()
-            kube.follow(
-                *("logs", pod, f"--tail={last}", *more),
-                on_line=lambda line: heard.put(f"{kind}: {line}" if len(chosen) > 1 else line),
-            )
-            heard.put(None)
-
-        if follow:
-            for kind, pod in chosen:
-                threading.Thread(target=listen, args=(kind, pod), daemon=True).start()
-            for _ in chosen:
-                while (line := heard.get()) is not None:
-                    yield line
-            return
-        for kind, pod in chosen:
-            listen(kind, pod)
-            while (line := heard.get()) is not None:
-                yield line
-
-    def _pods_of(self, role: str | None, found: Found, label: str) -> list[tuple[str, str]]:
-        """(what it is called, pod) of those whose logs hold what a role says.
-
-        Raises:
-            UsageError: there are none.
-        """
-        number = (role or "").partition("-")[2]
-        chosen = []
-        for one in said.kinds(role):
-            for count, pod in enumerate(found.of_kind(one)):
-                if not number or int(number) == count:
-                    called = f"{one}-{count}" if one == "engine" else one
-                    chosen.append((called, pods.name(pod)))
-        if not chosen:
-            raise UsageError(
-                f"there is no log of {role or label}", f"look at `ipython-builder status {label}`"
-            )
-        return chosen
-
-    def log_names(self, label: str) -> list[str]:
-        """See `Platform`."""
-        _, kube = self._known(label)
-        return [called for called, _ in self._pods_of(None, self._found(kube, label), label)]
-
-    def console(self, label: str, words: tuple[str, ...]) -> Console:
-        """See `Platform`. It runs in the viewer's pod, beside the notebooks."""
-        made, kube = self._known(label)
-        viewer = Names(label, made.user).viewer
-        if not any(map(pods.ready, self._found(kube, label).of_kind("viewer", made.user))):
-            raise not_running(label)
-        terminal = ["--tty"] if sys.stdin is not None and sys.stdin.isatty() else []
-        argv = kube.argv("exec", "--stdin", *terminal, f"deployment/{viewer}", "--")
-        argv[0] = shutil.which(argv[0]) or argv[0]
-        argv += ["ipython-builder", "console", label, *words]
-        return Console(argv, dict(os.environ), Path.cwd())
-
-    # -- down ---------------------------------------------------------------------------------------------
 
     def down(self, label: str, *, discard: bool) -> str | None:
         """See `Platform`. Viewers of others are left, and named."""
         with self.store.locked(label), self.reporter.phase("down", f"stopping {label}") as phase:
             try:
-                made, kube = self._known(label)
+                made, kube = self._known(label, kept=discard)
                 others = [user for user in self._found(kube, label).users() if user != made.user]
             except Unavailable as error:
                 if self.store.load(label):
@@ -538,7 +345,11 @@ class Kubernetes:
         Args:
             at_once: nobody has work in there yet.
         """
-        kinds = [kind for kind in self.kinds if discard or kind != "persistentvolumeclaim"]
+        kinds = [
+            kind
+            for kind in self._with_routes(kube, *self.kinds)
+            if discard or kind != "persistentvolumeclaim"
+        ]
         label = objects.mark(made.label)
         selectors = [f"{label},{pods.USER}={made.user}"] + ([f"{label},!{pods.USER}"] if every else [])
         for selector in selectors:
@@ -560,69 +371,6 @@ class Kubernetes:
     def _delete(self, kube: Kubectl, kinds: list[str], selector: str, what: str) -> None:
         words = (f"--selector={selector}", "--ignore-not-found", "--wait=false")
         kube.run("delete", ",".join(kinds), *words, what=what)
-
-    # -- parts --------------------------------------------------------------------------------------------
-
-    def _known(self, label: str) -> tuple[Elsewhere, Kubectl]:
-        """What is known of a cluster, and the program where it is.
-
-        Raises:
-            UsageError: there is none.
-        """
-        made = self.store.load(cluster.check_label(label))
-        here = made is not None and made.platform == self.name
-        if made is not None and here and self.user in (None, made.user):
-            return made, self.client(self._place(made))
-        kube = self.client(self._place(made) if made is not None and here else self.place)
-        found = self._found(kube, label)
-        if not found.deployments:
-            raise UsageError(
-                f"there is no cluster {label!r} in {kube.place.namespace}",
-                f"`{kube.program} get deployments --selector=ipython-cluster` shows what there is",
-            )
-        user, parts = self._whose(label, found), found.deployment("controller") or found.deployments[0]
-        return Elsewhere(
-            label=label,
-            platform=self.name,
-            user=user,
-            source=pods.noted(parts, "source") or "",
-            ref=pods.noted(parts, "ref"),
-            builder="",
-            host="",
-            port=0,
-            engines=pods.wants(found, "engine"),
-            namespace=kube.place.namespace or "",
-            context=kube.place.context or "",
-            address=self.public(kube, Names(label, user)) if user else "",
-        ), kube
-
-    def _whose(self, label: str, found: Found) -> str:
-        """The user whose viewer is meant; empty where there is none.
-
-        Raises:
-            UsageError: there are several, or it is not there.
-        """
-        users = found.users()
-        if self.user and self.user not in users:
-            raise UsageError(f"{label} has no viewer of {self.user!r}", f"it has those of {', '.join(users)}")
-        if not self.user and len(users) > 1:
-            raise UsageError(
-                f"{label} has viewers of {len(users)} users", f"name one with --user: {', '.join(users)}"
-            )
-        return self.user or (users[0] if users else "")
-
-    def public(self, kube: Kubectl, names: Names) -> str:
-        """The viewer's public URL; empty where it has none."""
-        for one in kube.get((f"ingress/{names.viewer}",)):
-            tls = "s" if one["spec"].get("tls") else ""
-            return f"http{tls}://{one['spec']['rules'][0]['host']}/"
-        return ""
-
-    def _inside(self, kube: Kubectl, target: str, *words: str) -> str | None:
-        """What our tool prints in a pod; None where it does not run."""
-        argv = ("exec", target, "--", "ipython-builder", *words)
-        answer = kube.run(*argv, what=f"{target} cannot be asked", check=False)
-        return answer.stdout if answer.stdout.strip() else None
 
     def _description(self, made: Elsewhere, kube: Kubectl, state: dict[str, Any]) -> dict[str, Any]:
         names = Names(made.label, made.user)

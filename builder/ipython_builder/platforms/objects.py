@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ipython_builder import cluster, templates
+from ipython_builder import templates
 from ipython_builder.errors import UsageError
+from ipython_builder.platforms.public import ENTRANCES, OWN, UNSAID, Public
 
 Object = dict[str, Any]
 
@@ -27,7 +27,6 @@ KINDS = (
 )
 OPENSHIFT_KINDS = (*KINDS[:-1], "route", "buildconfig", "imagestream")
 NAME_LENGTH = 63  # of a DNS label, which host names of services and routes are made of
-OWN = "ipython-builder.github.io/"  # before what we note on objects
 FS_GROUP = 1001  # where nobody gives one: any will do, files of volumes get it
 
 
@@ -68,8 +67,7 @@ class Order:
         built: what that build has made, if it is known; later builds take its place.
         source: the repository, for the build and as a note.
         builder: image stream tag that the build stands on, and its namespace; empty for this one.
-        host: the public host name; on OpenShift empty for one that is given.
-        tls_secret, ingress_class: of the Ingress, where they are named.
+        public: the host name, and what serves it; on OpenShift a Route, with or without one.
         binary: the build gets the notebooks sent, and fetches nothing.
         values: other parameters of the templates.
     """
@@ -83,9 +81,7 @@ class Order:
     built: str = ""
     builder: str = "ipython-builder-scipy:latest"
     builder_namespace: str = ""
-    host: str = ""
-    tls_secret: str = ""
-    ingress_class: str = ""
+    public: Public = UNSAID
     binary: bool = False
     values: Mapping[str, str] | None = None
 
@@ -107,20 +103,6 @@ def check_names(names: Names, namespace: str, *, route: bool) -> None:
             f"{host} has {len(host)} characters; a part of a host name has {NAME_LENGTH} at most",
             "use a shorter --label or --user",
         )
-
-
-def check_public(host: str | None, tls_secret: str | None, ingress_class: str | None) -> None:
-    """See that a public host name is one, and that what belongs to it comes with it.
-
-    Raises:
-        UsageError: it is none, or is missing.
-    """
-    part = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-    if host is not None and not (re.fullmatch(rf"{part}([.]{part})*", host) and len(host) <= 253):
-        raise UsageError(f"--host {host!r} is no host name", "write it as in notebooks.example.org")
-    for name, value in (("--tls-secret", tls_secret), ("--ingress-class", ingress_class)):
-        if value and not host:
-            raise UsageError(f"{name} belongs to a public host name", "name it with --host")
 
 
 def secret(name: str, labels: Mapping[str, str], **content: str) -> Object:
@@ -171,7 +153,7 @@ def _kept(made: Iterable[Object], order: Order, *, openshift: bool) -> list[Obje
     left_out = set() if openshift else {"ImageStream", "BuildConfig"}
     if order.image is not None:
         left_out |= set(BUILD_KINDS)
-    if not openshift and not order.host:
+    if not openshift and not order.public.host:
         left_out.add("Route")
     return [one for one in made if one["kind"] not in left_out]
 
@@ -188,29 +170,18 @@ def _fit(one: Object, order: Order, *, openshift: bool) -> Object:
             if order.binary:
                 one["spec"]["source"] = {"type": "Binary"}
         case "Route" if not openshift:
-            return _ingress(one, order)
-        case "Route" if order.host:
-            one["spec"]["host"] = order.host
+            return order.public.served(one)
+        case "Route" if order.public.host:
+            one["spec"]["host"] = order.public.host
         case "NetworkPolicy" if not openshift and one["spec"].get("ingress"):
             for rule in one["spec"]["ingress"]:
                 if any("namespaceSelector" in peer for peer in rule["from"]):
-                    # In which namespace the Ingress controller is differs from cluster to cluster.
-                    rule["from"] = [{"namespaceSelector": {}, "podSelector": _INGRESS_PODS}]
+                    rule["from"] = copy.deepcopy(ENTRANCES)
     return one
 
 
 _SERVING = "service.beta.openshift.io/serving-cert-secret-name"
 TRIGGERS = "image.openshift.io/triggers"
-# By the label that the Helm charts of ingress-nginx, Traefik, HAProxy and Contour give their pods.
-_INGRESS_PODS = {
-    "matchExpressions": [
-        {
-            "key": "app.kubernetes.io/name",
-            "operator": "In",
-            "values": ["ingress-nginx", "traefik", "kubernetes-ingress", "haproxy-ingress", "contour"],
-        }
-    ]
-}
 
 
 def _deployment(one: Object, order: Order, *, openshift: bool) -> Object:
@@ -248,35 +219,3 @@ def _deployment(one: Object, order: Order, *, openshift: bool) -> Object:
         if value
     }
     return one
-
-
-def _ingress(route: Object, order: Order) -> Object:
-    name = route["metadata"]["name"]
-    backend = {"service": {"name": name, "port": {"number": cluster.VIEWER_PORT}}}
-    spec: Object = {
-        "rules": [
-            {
-                "host": order.host,
-                "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]},
-            }
-        ]
-    }
-    if order.ingress_class:
-        spec["ingressClassName"] = order.ingress_class
-    if order.tls_secret:
-        spec["tls"] = [{"hosts": [order.host], "secretName": order.tls_secret}]
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "Ingress",
-        "metadata": {
-            "name": name,
-            "labels": route["metadata"].get("labels", {}),
-            # A notebook's connections are silent for as long as its author thinks.
-            "annotations": {
-                "nginx.ingress.kubernetes.io/proxy-read-timeout": "86400",
-                "nginx.ingress.kubernetes.io/proxy-send-timeout": "86400",
-                "nginx.ingress.kubernetes.io/proxy-body-size": "0",
-            },
-        },
-        "spec": spec,
-    }

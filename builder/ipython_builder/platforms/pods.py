@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from ipython_builder.platforms.elsewhere import Elsewhere
-from ipython_builder.platforms.objects import OWN, TRIGGERS
+from ipython_builder.platforms.objects import TRIGGERS
 from ipython_builder.platforms.parts import KINDS
+from ipython_builder.platforms.public import OWN
 
 Object = Mapping[str, Any]
 
@@ -31,8 +32,10 @@ def labels(one: Object) -> Mapping[str, str]:
     return found
 
 
-def noted(one: Object, name: str) -> str | None:
-    """What we have noted on an object."""
+def noted(one: Object | None, name: str) -> str | None:
+    """What we have noted on an object, if it is there."""
+    if one is None:
+        return None
     found: str | None = (one["metadata"].get("annotations") or {}).get(f"{OWN}{name}")
     return found
 
@@ -205,7 +208,7 @@ def state(made: Elsewhere, found: Found, said: Mapping[str, Any]) -> dict[str, A
         "url": made.url,
         "source": made.source,
         "commit": made.commit,
-        "image": made.image,
+        "image": made.image or image(found.deployment("controller")),
         "users": found.users(),
         "notebooks": "/opt/app-root/state/notebooks in the workspace's volume",
     }

@@ -6,7 +6,7 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from ipython_builder import commands
 from ipython_builder.errors import UsageError
@@ -14,6 +14,7 @@ from ipython_builder.platforms.containers import Client
 from ipython_builder.platforms.parts import KINDS
 
 LOOK_AGAIN = 0.5
+Say = Callable[[str], None]
 
 
 def kinds(role: str | None) -> tuple[str, ...]:
@@ -49,26 +50,41 @@ def _log(client: Client, name: str, *options: str) -> list[str]:
 
 def _followed(client: Client, chosen: Mapping[str, str], last: int) -> Iterator[str]:
     """Ends when all of them are gone. What runs for it ends with this process at the latest."""
-    heard: queue.Queue[str | None] = queue.Queue()
 
-    def listen(kind: str, name: str) -> None:
+    def listen(kind: str, say: Say) -> None:
         where = ["--tail", str(last)]
-        while client.inspect("container", name):
+        while client.inspect("container", chosen[kind]):
             began = int(time.time())
             commands.run(
-                [client.program, "logs", "--follow", *where, name],
+                [client.program, "logs", "--follow", *where, chosen[kind]],
                 merged=True,
-                on_line=lambda line: heard.put(f"{kind}: {line}"),
+                on_line=lambda line: say(f"{kind}: {line}"),
             )
             # It ended, and may be started again; what it says meanwhile is asked for then.
             where = ["--since", str(max(began, int(time.time())))]
             time.sleep(LOOK_AGAIN)
-        heard.put(None)
 
-    for kind, name in chosen.items():
-        threading.Thread(target=listen, args=(kind, name), daemon=True).start()
-    for _ in chosen:
-        while (line := heard.get()) is not None:
+    yield from together(chosen, listen)
+
+
+def together(chosen: Iterable[str], listen: Callable[[str, Say], None]) -> Iterator[str]:
+    """The lines of several at once, as they come; `listen` says those of one, until there will be no more."""
+    heard: queue.Queue[str | None] = queue.Queue()
+    count = 0
+
+    def one(name: str) -> None:
+        try:
+            listen(name, heard.put)
+        finally:
+            heard.put(None)
+
+    for name in chosen:
+        count += 1
+        threading.Thread(target=one, args=(name,), daemon=True).start()
+    while count:
+        if (line := heard.get()) is None:
+            count -= 1
+        else:
             yield line
 
 

@@ -73,6 +73,11 @@ class Everywhere:
             return one.platform
         if label in self._local():
             return "local"
+        if self.told.namespace or self.told.context:
+            raise UsageError(
+                f"nothing is noted here of a cluster {label!r}",
+                "say where it is: --on kubernetes or openshift",
+            )
         near = difflib.get_close_matches(label, self.labels(), n=1)
         there = f"did you mean {near[0]}?" if near else "`ipython-builder ls` shows what there is"
         raise UsageError(f"there is no cluster {label!r} on this machine", there)
