@@ -84,6 +84,12 @@ class Place:
         words = ("get", "pods", "--namespace", self.namespace, "--selector", selector, "--output", "name")
         return self.kubernetes.kubectl(*words).stdout.split()
 
+    def images(self) -> set[str]:
+        """What the namespace's pods run."""
+        words = ("get", "pods", "--namespace", self.namespace)
+        path = "jsonpath={.items[*].spec.containers[*].image}"
+        return set(self.kubernetes.kubectl(*words, "--output", path).stdout.split())
+
 
 @pytest.fixture
 def place(cli: Cli, kubernetes: Kubernetes, namespace: str, image: str, repository: Path) -> Place:
@@ -217,9 +223,7 @@ def test_parts_that_are_killed_and_an_image_that_is_renewed(place: Place, podman
     newer = podman.build(f"FROM {place.image}\nRUN echo 'answer = 43' > helpers.py\n", place.source, "newer")
     newer = place.kubernetes.load(newer)
     place.up("--label", "tt", "--image", newer, check=True)
-    images = "{.items[*].spec.containers[*].image}"
-    words = ("get", "pods", *space, "--output", f"jsonpath={images}")
-    assert set(kubectl(*words).stdout.split()) == {newer}
+    until(lambda: place.images() == {newer}, "no pod of the older one is left")
     text = kubectl(*viewer, "sh", "-c", "cat $IPYTHON_NOTEBOOK_DIR/helpers.py").stdout
     assert text == "mine\n", "a newer image does not overwrite work"
 
@@ -273,9 +277,7 @@ def test_an_image_that_is_made_and_pushed_first(
         second = mine.up(*words, env=env, check=True).json["environment"]["image"]
         assert second != first
         assert place("status", "tt", "--json").json["image"] == second
-        images = "jsonpath={.items[*].spec.containers[*].image}"
-        words = ("get", "pods", "--namespace", place.namespace, "--output", images)
-        assert set(place.kubernetes.kubectl(*words).stdout.split()) == {second}
+        until(lambda: place.images() == {second}, "no pod of the older one is left")
         for image in (first, second):
             podman("rmi", "--force", image.partition("@")[0], check=False)
 

@@ -170,7 +170,10 @@ class Kubernetes:
         with registry_at(self.place.host, folder) as found:
             known = self.place.registries / found.address
             known.mkdir(parents=True, exist_ok=True)
-            (known / "hosts.toml").write_text(f'server = "http://{found.address}"\n')
+            url = f"http://{found.address}"
+            (known / "hosts.toml").write_text(
+                f'server = "{url}"\n[host."{url}"]\ncapabilities = ["pull", "resolve"]\n'
+            )
             yield found
 
     @contextmanager
