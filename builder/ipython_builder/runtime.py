@@ -21,7 +21,7 @@ from packaging.version import Version
 from ipython_builder._version import __version__
 
 # Beside ipython_cluster only these; a version that the repository pins wins.
-REQUIREMENTS = ("ipykernel>=6.19", "ipyparallel>=8", "pip")
+REQUIREMENTS = ("cloudpickle", "ipykernel>=6.19", "ipyparallel>=8", "pip")
 
 _DATE = 315532800  # the first day that a zip file knows
 _ENTRY_POINTS = """\
@@ -38,6 +38,7 @@ Version: {__version__}
 Summary: What of an ipython-builder cluster lives in the repository's own environment
 License: Apache-2.0
 Requires-Python: >=3.9
+Requires-Dist: cloudpickle
 Requires-Dist: ipyparallel>=8
 """
 _WHEEL = """\

@@ -1,0 +1,478 @@
+"""A map over a cluster's engines that finds out by itself how many items to send at once.
+
+``pmap`` returns a list, ``imap`` gives results as they are asked for. Both work on every ipyparallel cluster.
+"""
+
+import hashlib
+import itertools
+import operator
+import pickle
+import queue
+import signal
+import sys
+import time
+import weakref
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+TASK_SECONDS = 0.1  # what a task shall take: long beside a message (4 ms), short beside a person's patience
+GROWTH = 16  # the next task has at most so many times the items
+MOST = 10_000  # items of a task: an input without end shall not be read without end
+AHEAD = 2  # tasks on their way for each engine: it shall not wait for the next one
+ENGINE_SECONDS = 30.0  # for engines to come, or to come back
+CANCEL_SECONDS = 0.5  # for tasks to end by themselves before they are interrupted
+INTERRUPT_SECONDS = 5.0
+SMALL = 64 * 1024  # bytes of a function that goes with every task
+
+WORK = Path(__file__).with_name("work.py").read_text(encoding="utf-8")
+
+
+class MapError(RuntimeError):
+    """A map cannot begin, or cannot go on; the message says why and what to do."""
+
+
+class RemoteTraceback(Exception):
+    """What an engine said of an exception: the cause of the exception that is raised here."""
+
+    def __init__(self, text):
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self):
+        return "on engine {}".format(self.text)
+
+
+class Task:
+    """Some items on an engine.
+
+    Attributes:
+        first, count: which items of the input.
+        engine: its number, when it is done.
+        submitted, started, completed: seconds since the epoch; None until then.
+    """
+
+    __slots__ = ("completed", "count", "engine", "first", "started", "submitted")
+
+    def __init__(self, first, count):
+        self.first = first
+        self.count = count
+        self.engine = self.submitted = self.started = self.completed = None
+
+    def __repr__(self):
+        return "Task(items {}–{}, engine {})".format(self.first, self.first + self.count - 1, self.engine)
+
+
+class Results(list[object]):
+    """The results, in the order of the input.
+
+    Attributes:
+        tasks: who did what and when, a list of `Task`.
+    """
+
+    def __init__(self, found, tasks):
+        super().__init__(found)
+        self.tasks = tasks
+
+
+def pmap(function, *iterables, view=None, retries=2, return_exceptions=False, progress=None):
+    """``list(map(function, *iterables))`` on the engines of a cluster.
+
+    Args:
+        view: a Client, or one of its views; without one the cluster is the one that ``ipyparallel.Client()``
+            finds.
+        retries: how often an item is computed again because the engine that had it died. An item is computed
+            twice for no other reason; 0 for never.
+        return_exceptions: put exceptions among the results instead of raising the first one.
+        progress: whether there is a progress bar; None for where somebody would see it.
+
+    Returns:
+        `Results`, a list.
+
+    Raises:
+        MapError: there is no cluster, no engine, or an item that takes every engine with it.
+        TypeError: the function, or an item, cannot be sent.
+        Exception: what the function raised, with the engine's traceback as its cause.
+    """
+    _endless(iterables)
+    run = Run(function, iterables, view, retries, return_exceptions, progress, ordered=True)
+    return Results(run.results(), run.tasks)
+
+
+def imap(function, *iterables, view=None, ordered=True, retries=2, return_exceptions=False, progress=None):
+    """``map(function, *iterables)`` on the engines of a cluster: an iterator.
+
+    The input is read as far as engines are busy with it, so it may be without end. What is on its way is
+    cancelled when the iterator is closed.
+
+    Args:
+        ordered: False for results as they come, as pairs ``(number of the item, result)``.
+
+    Otherwise as `pmap`.
+    """
+    return Run(function, iterables, view, retries, return_exceptions, progress, ordered=ordered).results()
+
+
+class Run:
+    """One map. The thread that wants results does all of it; ipyparallel's own thread brings answers."""
+
+    def __init__(self, function, iterables, view, retries, return_exceptions, progress, ordered):
+        if not callable(function):
+            raise TypeError("{!r} is no function".format(function))
+        if not iterables:
+            raise TypeError("there is nothing to map over")
+        self.total = min(
+            map(_length, iterables), default=None, key=lambda n: float("inf") if n is None else n
+        )
+        self.input = zip(*iterables)
+        self.packed = _pack(function)
+        self.digest = hashlib.sha256(self.packed).digest()
+        self.client, self.view = _balanced(view)
+        self.retries = retries
+        self.return_exceptions = return_exceptions
+        self.ordered = ordered
+        self.progress = progress
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self.task = _sent(WORK)
+        self.answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.waiting = {}  # AsyncResult -> (Task, its items)
+        self.again: deque[tuple[int, object]] = deque()  # (number, item) of engines that died
+        self.tries = {}  # number of an item -> how often it was lost
+        self.read = 0  # items of the input
+        self.ended = False  # whether there is no more input
+        self.each = None  # seconds an item takes
+        self.size = 1  # items of the next task
+        self.tasks = []
+        self.lonely = None  # since when there is no engine
+
+    # -- the main line ---------------------------------------------------------------------------------
+
+    def results(self):
+        """Submit and collect until all is done."""
+        early, wanted = {}, 0  # results that are there before their turn
+        bar = _bar(self.progress, self.total, self.name)
+        try:
+            self._submit()
+            while self.waiting or self.again:
+                for number, result in self._collect():
+                    bar.update(1)
+                    if not self.ordered:
+                        yield number, result
+                        continue
+                    early[number] = result
+                    while wanted in early:
+                        yield early.pop(wanted)
+                        wanted += 1
+                self._submit()
+        finally:
+            bar.close()
+            self._cancel()
+
+    def _collect(self):
+        """What one task has brought: (number of the item, result)."""
+        while True:
+            try:
+                done = self.answers.get(timeout=1.0)
+            except queue.Empty:
+                self._look_for_engines()
+                continue
+            if done in self.waiting:
+                break
+        task, items = self.waiting.pop(done)
+        try:
+            answer = done.get(0)
+        except Exception as error:
+            self._lost(task, items, error)
+            return
+        if answer is None:
+            self._send(task, items, whole=True)
+            return
+        seconds, data, count = answer
+        outcomes = pickle.loads(data)
+        told = done.metadata
+        task.engine = told["engine_id"]
+        task.submitted, task.started, task.completed = (
+            told[name] and told[name].timestamp() for name in ("submitted", "started", "completed")
+        )
+        self.tasks.append(task)
+        self._learn(seconds, count)
+        for number, outcome in enumerate(outcomes, task.first):
+            yield number, self._judge(number, outcome)
+        if count < len(items):
+            raise self._aborted(task.first + count, task.first + len(items) - 1)
+
+    def _judge(self, number, outcome):
+        if outcome[0]:
+            return outcome[1]
+        unsent = outcome[0] is None
+        error = TypeError("item {}: {}".format(number, outcome[1])) if unsent else outcome[1]
+        if outcome[2]:
+            error.__cause__ = RemoteTraceback(outcome[2])
+        if not self.return_exceptions:
+            raise error
+        return error
+
+    # -- how much to send ------------------------------------------------------------------------------
+
+    def _learn(self, seconds, count):
+        """How many items are a task: as many as take `TASK_SECONDS`, but not all at once."""
+        if not count:
+            return
+        took = max(seconds / count, 1e-7)
+        # The last ones say more; items are seldom alike.
+        self.each = took if self.each is None else (self.each + took) / 2
+        self.size = max(1, min(int(TASK_SECONDS / self.each), max(count, self.size // 2) * GROWTH, MOST))
+
+    def _submit(self):
+        """Have every engine busy, and the next task waiting for it."""
+        engines = max(len(self.client.ids), 1)
+        while len(self.waiting) < AHEAD * engines:
+            if self.again:
+                number, item = self.again.popleft()
+                self._send(Task(number, 1), [item])
+                continue
+            size = self.size
+            if self.total is not None:
+                # Towards the end tasks get smaller: all engines shall end together.
+                left = self.total - self.read
+                size = min(size, -(-left // (AHEAD * engines)))
+            items = [] if self.ended else list(itertools.islice(self.input, max(size, 1)))
+            if not items:
+                self.ended = True
+                return
+            task = Task(self.read, len(items))
+            self.read += len(items)
+            self._send(task, items)
+
+    def _send(self, task, items, whole=False):
+        try:
+            data = pickle.dumps(items, 5)
+        except Exception:
+            raise self._unsendable(task, items) from None
+        packed = self.packed if whole or len(self.packed) <= SMALL else None
+        sent = self.view.apply_async(self.task, self.digest, packed, data, self.return_exceptions)
+        self.waiting[sent] = task, items
+        sent.add_done_callback(self.answers.put)
+
+    @staticmethod
+    def _unsendable(task, items):
+        for number, item in enumerate(items, task.first):
+            try:
+                pickle.dumps(item, 5)
+            except Exception as error:
+                return TypeError("item {} cannot be sent to an engine: {}".format(number, error))
+        return TypeError("items cannot be sent to an engine")
+
+    @staticmethod
+    def _aborted(first, last):
+        return MapError("items {} to {} were cancelled from elsewhere".format(first, last))
+
+    # -- engines that die, and who gives up ------------------------------------------------------------
+
+    def _lost(self, task, items, error):
+        """An engine died with this task, or it could not begin."""
+        kind = getattr(error, "ename", type(error).__name__)
+        if kind == "TaskAborted":
+            raise self._aborted(task.first, task.first + len(items) - 1) from error
+        if kind != "EngineError":
+            raise error
+        for number, item in enumerate(items, task.first):
+            self.tries[number] = tries = self.tries.get(number, 0) + 1
+            if not self.retries:
+                raise MapError(
+                    "{} on an engine that died\n next: allow to compute again what it had: retries=2".format(
+                        "item {} was".format(number)
+                        if len(items) == 1
+                        else "items {} to {} were".format(number, number + len(items) - 1)
+                    )
+                ) from error
+            if len(items) == 1 and tries > self.retries:
+                raise MapError(
+                    "item {} was on an engine that died, {} times: {}\n next: run it alone, in a process of "
+                    "its own, to see why; retries={} is what was allowed".format(
+                        number, tries, _short(item), self.retries
+                    )
+                ) from error
+            # One by one: which of them it was is seen then.
+            self.again.append((number, item))
+
+    def _look_for_engines(self):
+        """Give up where no engine has been there for long."""
+        now = time.monotonic()
+        if self.client.ids:
+            self.lonely = None
+        elif self.lonely is None:
+            self.lonely = now
+        elif now - self.lonely > ENGINE_SECONDS:
+            raise MapError(
+                "the engines are gone, and none has come for {:.0f} s\n next: look at `ipython-builder "
+                "status`, or start engines".format(ENGINE_SECONDS)
+            )
+
+    def _cancel(self):
+        """Leave engines free: what waits is dropped, what runs ends after its item or is interrupted."""
+        if not self.waiting:
+            return
+        client = self.client
+        left = set(self.waiting)
+        self.waiting.clear()
+        try:
+            if not client.ids:
+                return  # nobody could be told; what waits is done by whoever comes
+            client.abort(list(left), block=False)
+            left = self._ended(left, CANCEL_SECONDS)
+            if left:
+                running = {one for sent in left for one in sent.msg_ids}
+                tasks = client.queue_status(verbose=True)
+                busy = [
+                    engine for engine, one in tasks.items()
+                    if isinstance(engine, int) and running & set(one.get("tasks", ()))
+                ]  # fmt: skip
+                if busy:
+                    client.send_signal(signal.SIGINT, targets=busy, block=False)
+                self._ended(left, INTERRUPT_SECONDS)
+        finally:
+            for sent in left:
+                client.results.pop(sent.msg_ids[0], None)
+
+    @staticmethod
+    def _ended(left, seconds):
+        """Those that have not ended by then."""
+        deadline = time.monotonic() + seconds
+        while left and time.monotonic() < deadline:
+            left = {sent for sent in left if not sent.done()}
+            time.sleep(0.01)
+        return left
+
+
+# -- the cluster -----------------------------------------------------------------------------------------
+
+_found = None  # the client that was found, weakly: a notebook may close it
+
+
+def _client():
+    """The cluster that ``ipyparallel.Client()`` finds."""
+    global _found
+    import ipyparallel
+
+    client = _found and _found()
+    if client is None or client._closed:
+        try:
+            client = ipyparallel.Client()
+        except Exception as error:
+            raise MapError(
+                "no cluster was found: {}\n next: start one (ipython-builder up, or ipcluster start), or "
+                "name a client: view=…".format(error)
+            ) from error
+        _keep.append(client)
+        _found = weakref.ref(client)
+    return client
+
+
+_keep: list[object] = []  # as long as this process: making one takes a tenth of a second
+
+
+def _balanced(view):
+    """(client, load-balanced view) of whatever somebody names."""
+    client = _client() if view is None else getattr(view, "client", view)
+    targets = None if view in (None, client) else view.targets
+    if not client.ids:
+        try:
+            client.wait_for_engines(1, timeout=ENGINE_SECONDS, interactive=False)
+        except TimeoutError:
+            raise MapError(
+                "the cluster has no engines\n next: ipython-builder scale LABEL 4, or look at "
+                "`ipython-builder status`"
+            ) from None
+    if isinstance(targets, int):
+        targets = [targets]
+    if targets == "all":
+        targets = None
+    balanced = client.load_balanced_view(targets=targets)
+    balanced.block = False
+    balanced.retries = 0  # lost items are sent again here, which knows of them
+    return client, balanced
+
+
+def _sent(text):
+    """The function that engines are sent. It belongs to no module that they would have to have."""
+    space = {"__name__": "__main__", "TEXT": text}
+    exec(_BOOTSTRAP.format(text), space)
+    return space["ipython_cluster_work"]
+
+
+_BOOTSTRAP = """
+def ipython_cluster_work(*arguments, text={0!r}):
+    import sys
+    module = sys.modules.get("_ipython_cluster_work")
+    if module is None or module.__doc__ != text:
+        import types
+        module = types.ModuleType("_ipython_cluster_work", text)
+        exec(text, module.__dict__)
+        module.__doc__ = text
+        sys.modules["_ipython_cluster_work"] = module
+    return module.run(*arguments)
+"""
+
+
+def _pack(function):
+    """The function as bytes: by cloudpickle, where that is, which takes along what the function uses."""
+    try:
+        try:
+            import cloudpickle
+        except ImportError:
+            from ipyparallel.serialize import can
+
+            return pickle.dumps(can(function), 5)
+        return cloudpickle.dumps(function, 5)
+    except Exception as error:
+        raise TypeError("{!r} cannot be sent to engines: {}".format(function, error)) from error
+
+
+# -- small things ----------------------------------------------------------------------------------------
+
+
+def _length(iterable):
+    """How many items there are; None where nobody knows."""
+    try:
+        return len(iterable)
+    except TypeError:
+        found = operator.length_hint(iterable, -1)
+        return found if found >= 0 else None
+
+
+def _endless(iterables):
+    endless = (itertools.count, itertools.cycle)
+    if iterables and all(
+        isinstance(one, endless) or (repr(one).startswith("repeat(") and _length(one) is None)
+        for one in iterables
+    ):
+        raise ValueError("the input never ends, and a list would not either\n next: use imap")
+
+
+def _short(item):
+    text = repr(item[0] if len(item) == 1 else item)
+    return text if len(text) < 80 else text[:77] + "..."
+
+
+class _NoBar:
+    def update(self, count):
+        pass
+
+    def close(self):
+        pass
+
+
+def _bar(wanted, total, name):
+    """A progress bar, if it is wanted and can be had; it shows itself after half a second."""
+    if wanted is None:
+        wanted = sys.stderr is not None and (
+            sys.stderr.isatty() or "ipykernel" in type(sys.stderr).__module__
+        )
+    if not wanted:
+        return _NoBar()
+    try:
+        from ipyparallel.util import progress
+    except ImportError:
+        return _NoBar()
+    return progress(total=total, desc=name, unit="item", delay=0.5, file=sys.stderr)

@@ -1,0 +1,92 @@
+"""What an engine does for `pmap`: some items, one after another. It is sent to engines as text.
+
+So it needs nothing but Python there, whichever cluster it is.
+"""
+
+import pickle
+import time
+import traceback
+from typing import Any
+
+KEPT = 4  # functions that an engine remembers
+_functions: dict[bytes, Any] = {}  # digest -> function
+
+
+def run(digest, packed, items, keep_going):
+    """Do what one task asks for.
+
+    Args:
+        digest: of the function, which an engine may remember.
+        packed: the pickled function; None where it is supposed to be remembered.
+        items: a pickled list of tuples of arguments.
+        keep_going: whether an error ends this task.
+
+    Returns:
+        None where the function would be needed; else seconds of all items together, pickled outcomes, and how
+        many there are: fewer than items where one failed, or the task was cancelled. An outcome is
+        `(True, result)`, `(False, exception, traceback as text)`, or `(None, why it cannot be sent, traceback
+        as text)`.
+    """
+    if digest in _functions:
+        function = _functions[digest]
+    elif packed is None:
+        return None
+    else:
+        function = pickle.loads(packed)
+        if hasattr(function, "get_object"):  # ipyparallel's own way, where there is no cloudpickle
+            function = function.get_object(vars(__import__("__main__")))
+        while len(_functions) >= KEPT:
+            _functions.pop(next(iter(_functions)))
+        _functions[digest] = function
+    cancelled = _cancelled()
+    outcomes: list[Any] = []
+    begun = time.perf_counter()
+    for arguments in pickle.loads(items):
+        if cancelled():
+            break
+        try:
+            outcomes.append((True, function(*arguments)))
+        except Exception as error:  # not KeyboardInterrupt: that is how a task is cancelled
+            outcomes.append((False, error, _told(error)))
+            if not keep_going:
+                break
+    seconds = time.perf_counter() - begun
+    try:
+        data = pickle.dumps(outcomes, 5)
+        # Some exceptions can be pickled, and then not be made again.
+        if any(not outcome[0] for outcome in outcomes):
+            pickle.loads(data)
+    except Exception:
+        data = pickle.dumps(list(map(_sendable, outcomes)), 5)
+    return seconds, data, len(outcomes)
+
+
+def _told(error):
+    """The traceback below `run`."""
+    inner = error.__traceback__.tb_next
+    return "".join(traceback.format_exception(type(error), error, inner))
+
+
+def _sendable(outcome):
+    try:
+        pickle.loads(pickle.dumps(outcome, 5))
+        return outcome
+    except Exception as error:
+        if outcome[0]:
+            why = "its result, of type {}, cannot be sent: {}".format(type(outcome[1]).__qualname__, error)
+            return None, why, ""
+        return None, "{}: {}".format(type(outcome[1]).__qualname__, outcome[1]), outcome[2]
+
+
+def _cancelled():
+    """A function that says whether this task is cancelled: its engine is told so on another channel."""
+    try:
+        from IPython import get_ipython
+
+        kernel = get_ipython().kernel
+        parent = kernel.get_parent("shell") if hasattr(kernel, "get_parent") else kernel._parent_header
+        mine = parent["header"]["msg_id"]
+        aborted = kernel.aborted
+    except Exception:
+        return lambda: False
+    return lambda: mine in aborted

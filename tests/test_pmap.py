@@ -1,0 +1,346 @@
+"""The map helper on a real controller with real engines, and on a cluster that is not ours."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import ipyparallel
+import pytest
+
+from ipython_cluster import pmap as module
+from ipython_cluster import work
+from ipython_cluster.pmap import MapError, RemoteTraceback, imap, pmap
+from tests.conftest import CHECKOUT, Cli, Home
+from tests.stand import Stand, stand
+from tests.workbench import until
+
+pytestmark = [pytest.mark.slow, pytest.mark.oldest]
+
+ENGINES = 3
+
+
+def up(made: Stand) -> Stand:
+    """Start it. Its engines find this module: what is not sent along is imported there."""
+    made.start("controller")
+    made.add(range(ENGINES), env={"PYTHONPATH": str(CHECKOUT)})
+    return made
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    with stand(tmp_path_factory.mktemp("stand")) as made:
+        yield up(made)
+
+
+@pytest.fixture(scope="module")
+def client(there: Stand) -> Any:
+    return there.client()
+
+
+def free(client: Any) -> None:
+    """Wait until no engine does or has to do anything."""
+
+    def nothing() -> bool:
+        status = client.queue_status()
+        return all(
+            not one["queue"] and not one["tasks"] for engine, one in status.items() if isinstance(engine, int)
+        )
+
+    until(nothing, "engines are free", 10)
+    assert client[:].apply_sync(math.sqrt, 4) == [2.0] * len(client.ids)
+
+
+def test_the_same_as_the_builtin(client: Any) -> None:
+    assert pmap(lambda x: x * x, range(1000), view=client) == [x * x for x in range(1000)]
+    assert pmap(pow, [2, 3, 4], (x for x in (5, 6)), view=client[:]) == [32, 729]
+    assert pmap(str, [], view=client) == []
+    found = pmap(os.getpid.__class__.__call__, [os.getpid] * 50, view=client.load_balanced_view([0]))
+    assert len(set(found)) == 1, "one engine was named"
+
+
+def test_what_a_function_uses_goes_with_it(client: Any) -> None:
+    offset = 3
+
+    def shifted(x: int) -> int:
+        return math.floor(x) + offset + ENGINES
+
+    assert pmap(shifted, [1, 2], view=client) == [7, 8]
+
+
+def test_without_cloudpickle(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+    offset = 3
+    assert pmap(lambda x: x + offset, range(5), view=client) == [3, 4, 5, 6, 7]
+    assert pmap(math.sqrt, [4, 9], view=client) == [2, 3]
+
+
+def test_a_large_function_goes_to_each_engine_once(client: Any) -> None:
+    ballast = os.urandom(module.SMALL)
+    found = pmap(lambda x: (os.getpid(), len(ballast) + x), range(200), view=client)
+    assert [one[1] - len(ballast) for one in found] == list(range(200))
+
+
+def test_one_that_is_reached_early_is_many_items_later(client: Any) -> None:
+    found = pmap(abs, range(20_000), view=client)
+    assert sum(task.count for task in found.tasks) == 20_000
+    assert len(found.tasks) < 200
+    assert {task.engine for task in found.tasks} == set(client.ids)
+    assert all(task.submitted <= task.started <= task.completed for task in found.tasks)
+
+
+def test_items_that_take_long_are_sent_singly(client: Any) -> None:
+    found = pmap(time.sleep, [0.15] * 12, view=client)
+    assert {task.count for task in found.tasks} == {1}
+
+
+def test_as_they_come(client: Any) -> None:
+    found = dict(imap(lambda x: x + 1, range(100), view=client, ordered=False))
+    assert found == {x: x + 1 for x in range(100)}
+
+
+def test_an_input_without_end(client: Any) -> None:
+    read = []
+
+    def numbers() -> Iterator[int]:
+        for number in itertools.count():
+            read.append(number)
+            yield number
+
+    results = imap(lambda x: -x, numbers(), view=client)
+    assert list(itertools.islice(results, 5)) == [0, -1, -2, -3, -4]
+    results.close()
+    assert len(read) <= 5 + 3 * ENGINES * module.MOST, "it is read only as far as engines are busy with it"
+    free(client)
+    for endless in (itertools.count(), itertools.cycle([1]), itertools.repeat(1)):
+        with pytest.raises(ValueError, match="use imap"):
+            pmap(abs, endless, view=client)
+    assert pmap(pow, [2, 3], itertools.repeat(2), view=client) == [4, 9]
+
+
+# -- what goes wrong -------------------------------------------------------------------------------
+
+
+class Odd(Exception):
+    """One that can be pickled, and not be made again."""
+
+    def __init__(self, number: int, word: str) -> None:
+        super().__init__(f"{word} {number}")
+
+
+def test_an_exception_is_the_functions_own(client: Any) -> None:
+    def inverse(x: int) -> float:
+        return 1 / (x - 5)
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        pmap(inverse, range(100), view=client)
+    assert isinstance(caught.value.__cause__, RemoteTraceback)
+    assert "in inverse" in str(caught.value.__cause__)
+    assert "ipython_cluster" not in str(caught.value.__cause__)
+    free(client)
+    found = pmap(inverse, range(3, 8), view=client, return_exceptions=True)
+    assert [type(one) for one in found] == [float, float, ZeroDivisionError, float, float]
+
+
+def test_what_cannot_be_sent(client: Any) -> None:
+    lock = threading.Lock()
+
+    def odd(x: int) -> NoReturn:
+        raise Odd(x, "odd")
+
+    with pytest.raises(TypeError, match=r"cannot be sent to engines: .*lock"):
+        pmap(lambda x: lock, [1], view=client)
+    with pytest.raises(TypeError, match=r"item 1 cannot be sent to an engine: .*lock"):
+        pmap(abs, [1, lock], view=client)
+    with pytest.raises(TypeError, match=r"item 0: its result, of type lock, cannot be sent: .*lock"):
+        pmap(lambda x: threading.Lock(), [1], view=client)
+    with pytest.raises(TypeError, match="item 0: Odd: odd 1") as caught:
+        pmap(odd, [1], view=client)
+    assert "in odd" in str(caught.value.__cause__)
+    with pytest.raises(TypeError, match="is no function"):
+        pmap(5, [1], view=client)
+    with pytest.raises(TypeError, match="nothing to map over"):
+        pmap(abs, view=client)
+    free(client)
+
+
+def test_an_input_that_raises(client: Any) -> None:
+    def numbers() -> Iterator[int]:
+        yield from range(50)
+        raise KeyError("the input's own")
+
+    with pytest.raises(KeyError, match="the input's own"):
+        pmap(abs, numbers(), view=client)
+    free(client)
+
+
+def test_ctrl_c_leaves_engines_free(client: Any) -> None:
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        pmap(time.sleep, [60] * 50, view=client)
+    assert time.monotonic() - begun < 20
+    free(client)
+
+
+def test_what_is_cancelled_ends_after_its_item(client: Any, tmp_path: Path) -> None:
+    def touch(number: int) -> None:
+        (tmp_path / str(number)).touch()
+        time.sleep(0.1)
+
+    results = imap(touch, range(10_000), view=client)
+    next(results)
+    results.close()
+    count = len(list(tmp_path.iterdir()))
+    free(client)
+    assert len(list(tmp_path.iterdir())) <= count + ENGINES
+
+
+def test_what_somebody_else_cancels_is_said(client: Any) -> None:
+    results = imap(time.sleep, [0.5] * 20, view=client)
+    threading.Timer(0.2, lambda: client.abort(block=False)).start()
+    with pytest.raises(MapError, match=r"items \d+ to \d+ were cancelled from elsewhere"):
+        list(results)
+    free(client)
+
+
+@pytest.fixture
+def ours(cli: Cli, home: Home, tmp_path: Path) -> Iterator[Any]:
+    """A client of a cluster whose engines come back."""
+    (tmp_path / "notebooks").mkdir()
+    cli("up", tmp_path / "notebooks", "-n", str(ENGINES), "--label", "main", check=True)
+    (file,) = (home.clusters / "main").rglob("ipcontroller-client.json")
+    client = ipyparallel.Client(str(file), timeout=60)
+    yield client
+    client.close()
+
+
+def test_an_engine_that_dies_takes_nothing_with_it(ours: Any, tmp_path: Path) -> None:
+    def slow(number: int) -> int:
+        with open(tmp_path / "log", "a") as log:
+            log.write(f"{number}\n")
+        time.sleep(0.03)
+        return number
+
+    victim = ours[1].apply_sync(os.getpid)
+    threading.Timer(0.6, os.kill, (victim, signal.SIGKILL)).start()
+    assert pmap(slow, range(150), view=ours) == list(range(150))
+    seen = (tmp_path / "log").read_text().split()
+    assert len(set(seen)) == 150
+    assert 150 < len(seen) < 150 + 10, "only what the engine had"
+
+
+def test_an_item_that_kills_its_engine_is_named(ours: Any) -> None:
+    def fatal(number: int) -> int:
+        if number == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+    with pytest.raises(MapError, match=r"(?s)item 7 was on an engine that died, 2 times: 7.*retries=1"):
+        pmap(fatal, range(20), view=ours, retries=1)
+    with pytest.raises(MapError, match=r"(?s)item 0 was on an engine that died.*allow to compute again"):
+        pmap(fatal, [7], view=ours, retries=0)
+    assert pmap(fatal, range(7), view=ours) == list(range(7))
+
+
+def test_no_item_is_computed_twice(client: Any, tmp_path: Path) -> None:
+    def count(number: int) -> None:
+        with open(tmp_path / "log", "a") as log:
+            log.write(f"{number}\n")
+
+    pmap(count, range(3000), view=client)
+    assert sorted(map(int, (tmp_path / "log").read_text().split())) == list(range(3000))
+
+
+def test_no_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ENGINE_SECONDS", 1)
+    with stand(tmp_path / "stand") as made:
+        made.start("controller")
+        until(lambda: made.said, "it is there")
+        client = made.client()
+        with pytest.raises(MapError, match="the cluster has no engines"):
+            pmap(abs, [1], view=client)
+        made.add([0])
+        until(lambda: client.ids, "the client knows it")
+
+        def kill() -> None:
+            uuid = made.uuids[0]
+            made.kill("engine", 0)
+            made.tell("controller", lost=uuid)
+
+        threading.Timer(0.5, kill).start()
+        with pytest.raises(MapError, match="none has come for 1 s"):
+            pmap(time.sleep, [1] * 5, view=client)
+
+
+def test_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.setattr(module, "_found", None)
+    with pytest.raises(MapError, match=r"(?s)no cluster was found: .*next: start one"):
+        pmap(abs, [1])
+
+
+def test_the_cluster_is_found(there: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(there.folder / "ipython"))
+    monkeypatch.setattr(module, "_found", None)
+    assert pmap(abs, [-1]) == [1]
+    client = module._client()
+    assert module._client() is client, "once"
+    client.close()
+    assert pmap(abs, [-2]) == [2]
+    module._client().close()
+
+
+def test_progress(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    def nap(x: int) -> None:
+        time.sleep(0.2)
+
+    pmap(nap, range(12), view=client, progress=True)
+    said = capsys.readouterr()
+    assert "nap" in said.err
+    assert "12/12" in said.err
+    assert said.out == ""
+    pmap(nap, range(2), view=client)
+    assert capsys.readouterr().err == "", "nobody would see it"
+
+
+@pytest.mark.timeout(180)
+def test_a_cluster_that_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    with ipyparallel.Cluster(n=2, log_level=40) as client:
+        client.wait_for_engines(2, timeout=60, interactive=False)
+        found = pmap(lambda x: x + 1, range(5000), view=client)
+        assert found == list(range(1, 5001))
+        loaded = pmap(
+            lambda _: [one for one in __import__("sys").modules if "ipython_cluster" in one], [1], view=client
+        )
+        assert loaded == [["_ipython_cluster_work"]]
+        begun = time.monotonic()
+        results = imap(time.sleep, [0.01] + [60] * 10, view=client)
+        next(results)
+        results.close()
+        assert time.monotonic() - begun < 20
+        free(client)
+
+
+# -- what an engine does, without one --------------------------------------------------------------
+
+
+def test_an_engine_remembers_few_functions() -> None:
+    work._functions.clear()
+    data = __import__("pickle").dumps([(1,)])
+    for number in range(10):
+        packed = __import__("pickle").dumps(abs)
+        assert work.run(number, None, data, False) is None
+        assert work.run(number, packed, data, False)[2] == 1
+        assert work.run(number, None, data, False)[2] == 1
+    assert len(work._functions) == work.KEPT
