@@ -289,7 +289,10 @@ def test_processes_are_started_in_three_places() -> None:
 
 ITS_OWN = {"ipython_cluster", "ipyparallel"}
 OF_IPYPARALLEL = {"zmq", "tornado", "traitlets", "IPython", "ipykernel"}  # what ipyparallel itself depends on
-OPTIONAL = {"pool → threadpoolctl.threadpool_limits", "pmap → cloudpickle"}  # used where the repository has it
+OPTIONAL = {
+    "pool → threadpoolctl.threadpool_limits",
+    "mapping → cloudpickle",
+}  # used where the repository has it
 # The names of the standard library that came after 3.9, and are there in this Python.
 TOO_NEW = {"tomllib"}
 

@@ -16,9 +16,8 @@ from typing import Any, NoReturn
 import ipyparallel
 import pytest
 
-from ipython_cluster import pmap as module
-from ipython_cluster import work
-from ipython_cluster.pmap import MapError, RemoteTraceback, imap, pmap
+from ipython_cluster import MapError, imap, mapping, pmap, work
+from ipython_cluster.mapping import RemoteTraceback
 from tests.conftest import CHECKOUT, Cli, Home
 from tests.stand import Stand, stand
 from tests.workbench import until
@@ -84,7 +83,7 @@ def test_without_cloudpickle(client: Any, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_large_function_goes_to_each_engine_once(client: Any) -> None:
-    ballast = os.urandom(module.SMALL)
+    ballast = os.urandom(mapping.SMALL)
     found = pmap(lambda x: (os.getpid(), len(ballast) + x), range(200), view=client)
     assert [one[1] - len(ballast) for one in found] == list(range(200))
 
@@ -118,7 +117,7 @@ def test_an_input_without_end(client: Any) -> None:
     results = imap(lambda x: -x, numbers(), view=client)
     assert list(itertools.islice(results, 5)) == [0, -1, -2, -3, -4]
     results.close()
-    assert len(read) <= 5 + 3 * ENGINES * module.MOST, "it is read only as far as engines are busy with it"
+    assert len(read) <= 5 + 3 * ENGINES * mapping.MOST, "it is read only as far as engines are busy with it"
     free(client)
     for endless in (itertools.count(), itertools.cycle([1]), itertools.repeat(1)):
         with pytest.raises(ValueError, match="use imap"):
@@ -262,7 +261,7 @@ def test_no_item_is_computed_twice(client: Any, tmp_path: Path) -> None:
 
 
 def test_no_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ENGINE_SECONDS", 1)
+    monkeypatch.setattr(mapping, "ENGINE_SECONDS", 1)
     with stand(tmp_path / "stand") as made:
         made.start("controller")
         until(lambda: made.said, "it is there")
@@ -284,20 +283,20 @@ def test_no_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    monkeypatch.setattr(module, "_found", None)
+    monkeypatch.setattr(mapping, "_found", None)
     with pytest.raises(MapError, match=r"(?s)no cluster was found: .*next: start one"):
         pmap(abs, [1])
 
 
 def test_the_cluster_is_found(there: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IPYTHONDIR", str(there.folder / "ipython"))
-    monkeypatch.setattr(module, "_found", None)
+    monkeypatch.setattr(mapping, "_found", None)
     assert pmap(abs, [-1]) == [1]
-    client = module._client()
-    assert module._client() is client, "once"
+    client = mapping._client()
+    assert mapping._client() is client, "once"
     client.close()
     assert pmap(abs, [-2]) == [2]
-    module._client().close()
+    mapping._client().close()
 
 
 def test_progress(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
