@@ -170,7 +170,8 @@ class Stand:
         module = importlib.import_module("ipyparallel.client.client")
         if module.Client._connect.__module__ == module.__name__:
             # Somebody imported it before the hook was there.
-            importlib.import_module("ipython_cluster.reconnect").extend(module)
+            for name in ("reconnect", "sharing"):
+                importlib.import_module(f"ipython_cluster.{name}").extend(module)
         client = module.Client(str(self.security / "ipcontroller-client.json"), timeout=60)
         self.clients.append(client)
         return client

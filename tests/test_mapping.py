@@ -206,7 +206,7 @@ def test_what_is_cancelled_ends_after_its_item(client: Any, tmp_path: Path) -> N
 
 def test_what_somebody_else_cancels_is_said(client: Any) -> None:
     results = imap(time.sleep, [0.5] * 20, view=client)
-    threading.Timer(0.2, lambda: client.abort(block=False)).start()
+    threading.Timer(0.8, lambda: client.abort(block=False)).start()
     with pytest.raises(MapError, match=r"items \d+ to \d+ were cancelled from elsewhere"):
         list(results)
     free(client)
@@ -319,10 +319,9 @@ def test_a_cluster_that_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         client.wait_for_engines(2, timeout=60, interactive=False)
         found = pmap(lambda x: x + 1, range(5000), view=client)
         assert found == list(range(1, 5001))
-        loaded = pmap(
-            lambda _: [one for one in __import__("sys").modules if "ipython_cluster" in one], [1], view=client
-        )
-        assert loaded == [["_ipython_cluster_work"]]
+        loaded = pmap(lambda _: list(__import__("sys").modules), [1], view=client)[0]
+        assert "_ipython_cluster_work" in loaded
+        assert not {"ipython_cluster.engine", "ipython_cluster.work"} & set(loaded)
         begun = time.monotonic()
         results = imap(time.sleep, [0.01] + [60] * 10, view=client)
         next(results)

@@ -1,4 +1,6 @@
-"""Lets ``ipyparallel.Client`` outlive its controller; nothing is imported or changed until it is imported.
+"""Lets ``ipyparallel.Client`` outlive its controller and share large arrays.
+
+Nothing is imported or changed until it is imported.
 
 A ``.pth`` file imports this at every start of Python.
 """
@@ -9,7 +11,7 @@ CLIENT = "ipyparallel.client.client"
 
 
 class Finder:
-    """Finds ipyparallel's client where it is, and adds to it what ``reconnect`` has."""
+    """Finds ipyparallel's client where it is, and adds to it what ``reconnect`` and ``sharing`` have."""
 
     @staticmethod
     def find_spec(name, path=None, target=None):
@@ -23,9 +25,10 @@ class Finder:
 
             def exec_module(module):
                 execute(module)
-                from ipython_cluster.reconnect import extend
+                from ipython_cluster import reconnect, sharing
 
-                extend(module)
+                reconnect.extend(module)
+                sharing.extend(module)
 
             vars(spec.loader)["exec_module"] = exec_module  # this loader is this module's alone
         return spec

@@ -6,6 +6,7 @@
 import hashlib
 import itertools
 import operator
+import os
 import pickle
 import queue
 import signal
@@ -16,8 +17,11 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from ipython_cluster import sharing
+
 TASK_SECONDS = 0.1  # what a task shall take: long beside a message (4 ms), short beside a person's patience
-GROWTH = 16  # the next task has at most so many times the items
+MESSAGE_SECONDS = 0.005  # what a task costs beside its items: smaller ones only add to it
+GROWTH = 64  # the next task has at most so many times the items
 MOST = 10_000  # items of a task: an input without end shall not be read without end
 AHEAD = 2  # tasks on their way for each engine: it shall not wait for the next one
 ENGINE_SECONDS = 30.0  # for engines to come, or to come back
@@ -125,9 +129,13 @@ class Run:
             map(_length, iterables), default=None, key=lambda n: float("inf") if n is None else n
         )
         self.input = zip(*iterables)
-        self.packed = _pack(function)
-        self.digest = hashlib.sha256(self.packed).digest()
         self.client, self.view = _balanced(view)
+        self.shares = sharing.all_here(self.client._engines.values())
+        self.packed, self.lent = _pack(function, self.shares)
+        self.small = not isinstance(self.packed, bytes) or len(self.packed) <= SMALL
+        self.digest = hashlib.sha256(
+            self.packed if isinstance(self.packed, bytes) else os.urandom(32)
+        ).digest()
         self.retries = retries
         self.return_exceptions = return_exceptions
         self.ordered = ordered
@@ -167,6 +175,7 @@ class Run:
         finally:
             bar.close()
             self._cancel()
+            sharing.take_back(self.lent)
 
     def _collect(self):
         """What one task has brought: (number of the item, result)."""
@@ -188,7 +197,7 @@ class Run:
             self._send(task, items, whole=True)
             return
         seconds, data, count = answer
-        outcomes = pickle.loads(data)
+        outcomes = pickle.loads(data) if isinstance(data, bytes) else data.open()
         told = done.metadata
         task.engine = told["engine_id"]
         task.submitted, task.started, task.completed = (
@@ -226,17 +235,14 @@ class Run:
     def _submit(self):
         """Have every engine busy, and the next task waiting for it."""
         engines = max(len(self.client.ids), 1)
-        while len(self.waiting) < AHEAD * engines:
+        # At first one item each, to see how long it takes.
+        most = engines if self.each is None else AHEAD * engines
+        while len(self.waiting) < most:
             if self.again:
                 number, item = self.again.popleft()
                 self._send(Task(number, 1), [item])
                 continue
-            size = self.size
-            if self.total is not None:
-                # Towards the end tasks get smaller: all engines shall end together.
-                left = self.total - self.read
-                size = min(size, -(-left // (AHEAD * engines)))
-            items = [] if self.ended else list(itertools.islice(self.input, max(size, 1)))
+            items = [] if self.ended else list(itertools.islice(self.input, self._next_size(most)))
             if not items:
                 self.ended = True
                 return
@@ -244,14 +250,23 @@ class Run:
             self.read += len(items)
             self._send(task, items)
 
+    def _next_size(self, most):
+        """Towards the end tasks get smaller, so that all engines end together."""
+        if self.total is None or self.each is None:
+            return self.size
+        fair = -(-(self.total - self.read) // most)
+        return max(1, min(self.size, max(fair, int(MESSAGE_SECONDS / self.each))))
+
     def _send(self, task, items, whole=False):
         try:
-            data = pickle.dumps(items, 5)
+            data, lent = sharing.lend(items) if self.shares else (pickle.dumps(items, 5), ())
         except Exception:
             raise self._unsendable(task, items) from None
-        packed = self.packed if whole or len(self.packed) <= SMALL else None
+        packed = self.packed if whole or self.small else None
         sent = self.view.apply_async(self.task, self.digest, packed, data, self.return_exceptions)
         self.waiting[sent] = task, items
+        if lent:
+            sent.add_done_callback(lambda _: sharing.take_back(lent))
         sent.add_done_callback(self.answers.put)
 
     @staticmethod
@@ -314,7 +329,7 @@ class Run:
         if not self.waiting:
             return
         client = self.client
-        left = set(self.waiting)
+        every = left = set(self.waiting)
         self.waiting.clear()
         try:
             if not client.ids:
@@ -332,8 +347,10 @@ class Run:
                     client.send_signal(signal.SIGINT, targets=busy, block=False)
                 self._ended(left, INTERRUPT_SECONDS)
         finally:
-            for sent in left:
+            for sent in every:
                 client.results.pop(sent.msg_ids[0], None)
+                if sent.done() and not sent.exception() and isinstance(sent.result(), tuple):
+                    getattr(sent.result()[1], "open", bytes)()  # what is in shared memory is let go of
 
     @staticmethod
     def _ended(left, seconds):
@@ -415,16 +432,19 @@ def ipython_cluster_work(*arguments, text={0!r}):
 """
 
 
-def _pack(function):
-    """The function as bytes: by cloudpickle, where that is, which takes along what the function uses."""
+def _pack(function, shares):
+    """(the function as it is sent, what it has in shared memory).
+
+    By cloudpickle, where that is, which takes along what the function uses.
+    """
     try:
         try:
             import cloudpickle
         except ImportError:
             from ipyparallel.serialize import can
 
-            return pickle.dumps(can(function), 5)
-        return cloudpickle.dumps(function, 5)
+            return pickle.dumps(can(function), 5), ()
+        return sharing.lend(function, cloudpickle.dumps) if shares else (cloudpickle.dumps(function, 5), ())
     except Exception as error:
         raise TypeError("{!r} cannot be sent to engines: {}".format(function, error)) from error
 

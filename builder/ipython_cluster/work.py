@@ -8,7 +8,7 @@ import time
 import traceback
 from typing import Any
 
-KEPT = 4  # functions that an engine remembers
+KEPT = 2  # functions that an engine remembers; none from shared memory, which would not be freed
 _functions: dict[bytes, Any] = {}  # digest -> function
 
 
@@ -17,31 +17,33 @@ def run(digest, packed, items, keep_going):
 
     Args:
         digest: of the function, which an engine may remember.
-        packed: the pickled function; None where it is supposed to be remembered.
-        items: a pickled list of tuples of arguments.
+        packed: the pickled function, or, where it came through shared memory, itself; None where it is
+            supposed to be remembered.
+        items: a pickled list of tuples of arguments, or the list itself.
         keep_going: whether an error ends this task.
 
     Returns:
-        None where the function would be needed; else seconds of all items together, pickled outcomes, and how
-        many there are: fewer than items where one failed, or the task was cancelled. An outcome is
-        `(True, result)`, `(False, exception, traceback as text)`, or `(None, why it cannot be sent, traceback
-        as text)`.
+        None where the function would be needed; else seconds of all items together, outcomes, pickled or as a
+        parcel of shared memory, and how many there are: fewer than items where one failed, or the
+        task was cancelled. An outcome is `(True, result)`, `(False, exception, traceback as text)`, or
+        `(None, why it cannot be sent, traceback as text)`.
     """
     if digest in _functions:
         function = _functions[digest]
     elif packed is None:
         return None
     else:
-        function = pickle.loads(packed)
+        function = pickle.loads(packed) if isinstance(packed, bytes) else packed
         if hasattr(function, "get_object"):  # ipyparallel's own way, where there is no cloudpickle
             function = function.get_object(vars(__import__("__main__")))
-        while len(_functions) >= KEPT:
-            _functions.pop(next(iter(_functions)))
-        _functions[digest] = function
+        if isinstance(packed, bytes):
+            while len(_functions) >= KEPT:
+                _functions.pop(next(iter(_functions)))
+            _functions[digest] = function
     cancelled = _cancelled()
     outcomes: list[Any] = []
     begun = time.perf_counter()
-    for arguments in pickle.loads(items):
+    for arguments in pickle.loads(items) if isinstance(items, bytes) else items:
         if cancelled():
             break
         try:
@@ -52,13 +54,23 @@ def run(digest, packed, items, keep_going):
                 break
     seconds = time.perf_counter() - begun
     try:
-        data = pickle.dumps(outcomes, 5)
+        data = _shared(outcomes) or pickle.dumps(outcomes, 5)
         # Some exceptions can be pickled, and then not be made again.
         if any(not outcome[0] for outcome in outcomes):
-            pickle.loads(data)
+            pickle.loads(pickle.dumps([outcome for outcome in outcomes if not outcome[0]], 5))
     except Exception:
         data = pickle.dumps(list(map(_sendable, outcomes)), 5)
     return seconds, data, len(outcomes)
+
+
+def _shared(outcomes):
+    """The outcomes by way of shared memory, if they are large and the client is on this machine."""
+    try:
+        from ipython_cluster import sharing
+    except ImportError:
+        return None
+    found = sharing.result(outcomes)
+    return None if found is outcomes else sharing.Parcel(found)
 
 
 def _told(error):
