@@ -61,7 +61,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("starved", "children", "member", "forks", "leaving", "herald", "abroad", "probe", "journal"),
         *("keyring", "state", "upkeep", "node"),
     ),
-    "container": ("container",),
+    "container": ("seeding", "container"),
     "platforms": (
         *(
             "platforms.public",

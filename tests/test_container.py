@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ipython_builder import container, record
+from ipython_builder import container, record, seeding
 from ipython_builder.errors import BuilderError, RepositoryError, UsageError
 from ipython_builder.places import Places
 
@@ -221,7 +222,7 @@ def seeded(places: Places, tmp_path: Path, folder: Path, kind: str = "viewer") -
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.name != seeding.NOTE)
 
 
 def test_an_empty_folder_gets_the_notebooks_once(places: Places, tmp_path: Path) -> None:
@@ -251,6 +252,41 @@ def test_a_copy_that_was_cut_off_is_put_right(places: Places, tmp_path: Path) ->
     seeded(places, tmp_path, half.parent)
     assert names(half.parent) == ["below", "below/two.ipynb", "one.ipynb", "three.ipynb"]
     assert (half.parent / "one.ipynb").read_text() == "mine"
+
+
+def test_another_image_renews_what_nobody_has_changed(places: Places, tmp_path: Path) -> None:
+    folder, source = tmp_path / "work", places.source
+    for name in ("kept", "mine", "gone", "old", "taken"):
+        (source / f"{name}.py").write_text("1")
+    (source / "link").symlink_to("kept.py")
+    seeded(places, tmp_path, folder)
+    (folder / "mine.py").write_text("somebody's")
+    (folder / "own.py").write_text("somebody's")
+    (folder / "gone.py").unlink()
+    (folder / "lib").write_text("a file, where the image will have a folder")
+    # As another image: the same path, another folder.
+    shutil.copytree(source, tmp_path / "second", symlinks=True)
+    shutil.rmtree(source)
+    (tmp_path / "second").rename(source)
+    for name in ("kept", "mine", "gone", "new", "own"):
+        (source / f"{name}.py").write_text("2")
+    (source / "old.py").unlink()
+    (source / "lib").mkdir()
+    (source / "lib" / "part.py").write_text("2")
+    (source / "link").unlink()
+    (source / "link").symlink_to("new.py")
+    for _ in range(2):
+        seeded(places, tmp_path, folder)
+        texts = {path.name: path.read_text() for path in folder.glob("*.py")}
+        assert texts == {
+            "kept.py": "2", "mine.py": "somebody's", "own.py": "somebody's", "new.py": "2", "taken.py": "1",
+        }  # fmt: skip
+        assert os.readlink(folder / "link") == "new.py"
+        assert (folder / "lib").is_file()
+    (folder / seeding.NOTE).write_text("nonsense")
+    (folder / "kept.py").write_text("3")
+    seeded(places, tmp_path, folder)
+    assert (folder / "kept.py").read_text() == "3"
 
 
 def test_only_a_viewer_fills_a_folder(places: Places, tmp_path: Path) -> None:

@@ -147,13 +147,19 @@ def test_from_up_to_down(place: Place, tmp_path: Path) -> None:
     for wrong, why in ((("-n", "1"), "scale it"), (("--image", "localhost/x:1"), "leave --image")):
         said = other.up("--label", "tt", "--user", "bob", *wrong)
         assert (said.rc, why in said.stderr) == (2, True), said.stderr
-    joined = other.up("--label", "tt", "--user", "bob", "--json", check=True).json
+    (tmp_path / "somewhere").mkdir()
+    guest = replace(other, source=tmp_path / "somewhere")  # the notebooks are the cluster's
+    joined = guest.up("--label", "tt", "--user", "bob", "--json", check=True).json
+    assert joined["source"] == str(place.source)
     assert joined["engines"]["registered"] == 2
     assert joined["password"] != told["password"]
     assert place("status", "tt", "--json").json["users"] == ["ada", "bob"]
     assert other("password", "tt", *where, "--user", "ada").stdout.strip() == told["password"]
     said = other("password", "tt", *where, "--user", "eve")
     assert (said.rc, "no viewer of 'eve'" in said.stderr) == (2, True)
+
+    said = place.up("--label", "tt", "--user", "eve")
+    assert (said.rc, "is that of ada" in said.stderr) == (2, True)
 
     # What is there already stays as it is, and another repository is refused.
     again = place.up("--label", "tt", "--json", check=True).json
@@ -326,6 +332,7 @@ def test_ctrl_c_leaves_nothing(place: Place) -> None:
         (("--build", "--image", "here"), 2, "names none"),
         (("--host", "http://a.example"), 2, "is no host name"),
         (("--tls-secret", "a"), 2, "name it with --host"),
+        (("--with", "six"), 2, "--with has no meaning"),
     ],
 )
 def test_what_cannot_be_meant(place: Place, words: tuple[str, ...], rc: int, message: str) -> None:
@@ -380,9 +387,41 @@ def test_a_public_host_name(place: Place) -> None:
     assert told["forward"] is None
     ingress = place.kubernetes.get(place.namespace, "ingress/nbviewer-ada-tt")
     assert ingress["spec"]["tls"] == [{"hosts": ["notebooks.example.org"], "secretName": "own"}]
+    assert (
+        place.up(*up, "--host", "n2.example.org", "--json", check=True).json["url"]
+        == "https://n2.example.org/"
+    )
     assert place("status", "tt", "--json").json["url"] == told["url"]
+    assert place("password", "tt", env={"KUBECONFIG": "/nowhere"}).rc == 69
     place("down", "tt", "--discard", check=True)
     until(lambda: not place.there("tt"), "nothing is left")
+
+
+def test_two_people_at_once(place: Place, tmp_path: Path) -> None:
+    other = another(place, tmp_path)
+    words = (
+        "--on",
+        "kubernetes",
+        "--namespace",
+        place.namespace,
+        "--label",
+        "tt",
+        "-n",
+        "0",
+        "--image",
+        place.image,
+    )
+    running = [
+        one.cli.start("up", place.source, *words, "--user", user, env=place.kubernetes.environ)
+        for one, user in ((place, "ada"), (other, "bob"))
+    ]
+    said = [one.communicate(timeout=120)[1] for one in running]
+    codes = sorted(one.returncode for one in running)
+    assert codes in ([0, 75], [0, 0]), said
+    if codes == [0, 75]:
+        assert "somebody else is starting tt" in "".join(said)
+    winner = place if running[0].returncode == 0 else other
+    assert winner("status", "tt", "--json").json["state"] == "ready"
 
 
 def test_a_public_host_name_at_a_gateway(place: Place, tmp_path: Path) -> None:
@@ -425,7 +464,9 @@ def test_a_public_host_name_at_a_gateway(place: Place, tmp_path: Path) -> None:
     where = ("--on", "kubernetes", "--namespace", place.namespace)
     assert another(place, tmp_path)("status", "tt", *where, "--json").json["url"] == told["url"]
 
-    told = place.up(*public, "--json", check=True).json
+    told = place.up(*up, "--host", "n2.example.org", "--json", check=True).json
+    assert told["url"] == "https://n2.example.org/", "the Gateway is not forgotten"
+    told = place.up(*public, "--ingress-class", "nginx", "--json", check=True).json
     assert told["url"] == "http://notebooks.example.org/"
     assert kubernetes.kubectl("get", *space, ROUTES, "--output", "name").stdout == ""
     assert (

@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -169,6 +170,36 @@ def test_what_cannot_be_sent(client: Any) -> None:
     with pytest.raises(TypeError, match="nothing to map over"):
         pmap(abs, view=client)
     free(client)
+
+
+def test_classes_of_a_notebook(there: Stand) -> None:
+    program = f"""
+import dataclasses
+import ipyparallel
+from ipython_cluster import pmap
+
+@dataclasses.dataclass
+class Point:
+    x: int
+
+class Own(Exception):
+    pass
+
+def move(point):
+    if point.x == 7:
+        raise Own("seven", 7)
+    return Point(point.x + 1)
+
+client = ipyparallel.Client({str(there.security / "ipcontroller-client.json")!r}, timeout=60)
+assert pmap(move, map(Point, range(5)), view=client) == list(map(Point, range(1, 6)))
+try:
+    pmap(move, [Point(7)], view=client)
+except Own as error:
+    print(error.args, error.__cause__)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "('seven', 7) on an engine, for item 0:" in done.stdout, done.stderr
+    assert "in move" in done.stdout
 
 
 def test_an_input_that_raises(client: Any) -> None:

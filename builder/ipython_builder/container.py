@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ipython_builder import cluster, prepare, processors, record, thin
+from ipython_builder import cluster, prepare, processors, record, seeding, thin
 from ipython_builder.environment import Environment
 from ipython_builder.errors import BuilderError, RepositoryError, UsageError
 from ipython_builder.interpreters import Interpreter
@@ -306,7 +305,7 @@ def _link(path: Path, target: Path) -> None:
 
 
 def _notebooks(asked: Contained, places: Places) -> Path:
-    """The notebooks' folder; an empty one of a viewer gets the image's notebooks, once."""
+    """The notebooks' folder; a viewer's gets those of the image, but for what somebody has changed."""
     folder = asked.notebooks
     if folder == places.source:
         return folder
@@ -315,30 +314,10 @@ def _notebooks(asked: Contained, places: Places) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if asked.kind == "viewer":
-            _seed(folder, places)
+            seeding.seed(folder, places.source)
     except OSError as error:
         raise BuilderError(
             f"IPYTHON_NOTEBOOK_DIR={folder}: {error.filename or folder} cannot be written: {error.strerror}",
             f"mount a volume at {folder} that group 0 may write to, or unset IPYTHON_NOTEBOOK_DIR",
         ) from error
     return folder
-
-
-def _seed(folder: Path, places: Places) -> None:
-    """Copy the image's notebooks into an empty folder; what a copy that was cut off has left is put right.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    half = folder / ".ipython-builder-seed"
-    others = {path.name for path in folder.iterdir()} - {"lost+found", half.name}
-    if not others:
-        shutil.rmtree(half, ignore_errors=True)
-        shutil.copytree(places.source, half, symlinks=True)
-    elif not half.is_dir():
-        return
-    # The copy is whole: names appear one by one, and none that is there is written over.
-    for path in half.iterdir():
-        if not os.path.lexists(folder / path.name):
-            path.rename(folder / path.name)
-    shutil.rmtree(half)

@@ -17,7 +17,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from ipython_cluster import sharing
+from ipython_cluster import sharing, work
 
 TASK_SECONDS = 0.1  # what a task shall take: long beside a message (4 ms), short beside a person's patience
 MESSAGE_SECONDS = 0.005  # what a task costs beside its items: smaller ones only add to it
@@ -29,7 +29,7 @@ CANCEL_SECONDS = 0.5  # for tasks to end by themselves before they are interrupt
 INTERRUPT_SECONDS = 5.0
 SMALL = 64 * 1024  # bytes of a function that goes with every task
 
-WORK = Path(__file__).with_name("work.py").read_text(encoding="utf-8")
+WORK = Path(work.__file__).read_text(encoding="utf-8")
 
 
 class MapError(RuntimeError):
@@ -44,7 +44,7 @@ class RemoteTraceback(Exception):
         self.text = text
 
     def __str__(self):
-        return "on engine {}".format(self.text)
+        return "on an engine, for {}".format(self.text)
 
 
 class Task:
@@ -216,7 +216,7 @@ class Run:
         unsent = outcome[0] is None
         error = TypeError("item {}: {}".format(number, outcome[1])) if unsent else outcome[1]
         if outcome[2]:
-            error.__cause__ = RemoteTraceback(outcome[2])
+            error.__cause__ = RemoteTraceback("item {}:\n{}".format(number, outcome[2]))
         if not self.return_exceptions:
             raise error
         return error
@@ -259,7 +259,7 @@ class Run:
 
     def _send(self, task, items, whole=False):
         try:
-            data, lent = sharing.lend(items) if self.shares else (pickle.dumps(items, 5), ())
+            data, lent = sharing.lend(items, work.dumps) if self.shares else (work.dumps(items), ())
         except Exception:
             raise self._unsendable(task, items) from None
         packed = self.packed if whole or self.small else None
@@ -273,7 +273,7 @@ class Run:
     def _unsendable(task, items):
         for number, item in enumerate(items, task.first):
             try:
-                pickle.dumps(item, 5)
+                work.dumps(item)
             except Exception as error:
                 return TypeError("item {} cannot be sent to an engine: {}".format(number, error))
         return TypeError("items cannot be sent to an engine")
@@ -444,7 +444,11 @@ def _pack(function, shares):
             from ipyparallel.serialize import can
 
             return pickle.dumps(can(function), 5), ()
-        return sharing.lend(function, cloudpickle.dumps) if shares else (cloudpickle.dumps(function, 5), ())
+
+        def dumps(value, callback=None, again=None):
+            return cloudpickle.dumps(value, 5, buffer_callback=callback)
+
+        return sharing.lend(function, dumps) if shares else (dumps(function), ())
     except Exception as error:
         raise TypeError("{!r} cannot be sent to engines: {}".format(function, error)) from error
 

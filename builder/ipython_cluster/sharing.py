@@ -261,9 +261,19 @@ class Parcel:
         return self.shared.get_object()
 
 
-def apart(value, dumps=pickle.dumps):
+def plainly(value, callback=None, again=None):
+    """The value pickled.
+
+    Args:
+        callback: for its buffers, as in `pickle`.
+        again: called before buffers are told once more, by those who try twice.
+    """
+    return pickle.dumps(value, 5, buffer_callback=callback)
+
+
+def apart(value, dumps=plainly):
     """(pickled value, its large buffers)."""
-    buffers = []
+    buffers: list[memoryview] = []
 
     def callback(buffer):
         raw = buffer.raw()
@@ -272,10 +282,10 @@ def apart(value, dumps=pickle.dumps):
         buffers.append(raw)
         return False
 
-    return dumps(value, protocol=5, buffer_callback=callback), buffers
+    return dumps(value, callback, buffers.clear), buffers
 
 
-def lend(value, dumps=pickle.dumps):
+def lend(value, dumps=plainly):
     """(value as it is sent to engines that are here, tokens to take back).
 
     It is sent as `Shared`, or, where nothing of it is large, or memory is not to be had, pickled.
@@ -291,7 +301,7 @@ def lend(value, dumps=pickle.dumps):
     except OSError as problem:
         log.warning("shared memory cannot be had: %s", problem)
         take_back(tokens)
-        return dumps(value, protocol=5), ()
+        return dumps(value), ()
     return Shared(data, own.address, tokens), tokens
 
 
@@ -301,13 +311,13 @@ def take_back(tokens):
         lender().take_back(tokens)
 
 
-def result(value):
+def result(value, dumps=plainly):
     """`value`, or a `Shared` one in its place for the client that has asked for it; on an engine."""
     address = _asked_by()
     if not address:
         return value
     try:
-        data, buffers = apart(value)
+        data, buffers = apart(value, dumps)
         if not buffers:
             return value
         return Shared(data, address, [hand_over(address, buffer) for buffer in buffers])

@@ -54,13 +54,38 @@ def run(digest, packed, items, keep_going):
                 break
     seconds = time.perf_counter() - begun
     try:
-        data = _shared(outcomes) or pickle.dumps(outcomes, 5)
+        data = _shared(outcomes) or dumps(outcomes)
         # Some exceptions can be pickled, and then not be made again.
         if any(not outcome[0] for outcome in outcomes):
-            pickle.loads(pickle.dumps([outcome for outcome in outcomes if not outcome[0]], 5))
+            pickle.loads(dumps([outcome for outcome in outcomes if not outcome[0]]))
     except Exception:
-        data = pickle.dumps(list(map(_sendable, outcomes)), 5)
+        data = dumps(list(map(_sendable, outcomes)))
     return seconds, data, len(outcomes)
+
+
+def dumps(value, callback=None, again=None):
+    """The value pickled, with the classes of a notebook that are in it, where cloudpickle can be had.
+
+    Args:
+        callback: for its buffers, as in `pickle`.
+        again: called before buffers are told once more.
+    """
+    data, failed = None, None
+    try:
+        data = pickle.dumps(value, 5, buffer_callback=callback)
+        if b"__main__" not in data:
+            return data
+    except Exception as error:
+        failed = error
+    try:
+        import cloudpickle
+    except ImportError:
+        if failed is not None:
+            raise failed from None
+        return data
+    if again is not None:
+        again()
+    return cloudpickle.dumps(value, 5, buffer_callback=callback)
 
 
 def _shared(outcomes):
@@ -69,7 +94,7 @@ def _shared(outcomes):
         from ipython_cluster import sharing
     except ImportError:
         return None
-    found = sharing.result(outcomes)
+    found = sharing.result(outcomes, dumps)
     return None if found is outcomes else sharing.Parcel(found)
 
 
@@ -81,7 +106,7 @@ def _told(error):
 
 def _sendable(outcome):
     try:
-        pickle.loads(pickle.dumps(outcome, 5))
+        pickle.loads(dumps(outcome))
         return outcome
     except Exception as error:
         if outcome[0]:

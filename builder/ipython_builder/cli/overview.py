@@ -39,8 +39,9 @@ def lines(state: dict[str, Any], now: float, height: int) -> list[str]:
     about += _engines(mine, engines.get("busy"), now)
     end = _tasks(state) + _memory(state)
     if state["state"] in _GONE or any(role["state"] == "stopped" for role in state["roles"]):
-        where = f" --on {state['platform']}" if state.get("namespace") else ""
-        source = state.get("source", "SOURCE")
+        space = state.get("namespace")
+        where = f" --on {state['platform']} --namespace {space}" if space else ""
+        source = state.get("source") or "SOURCE"
         end.append(("next", f"ipython-builder up --label {state['label']}{where} {source}"))
     wrong, named = _wrong(state["wrong"], now)
     unwell = _unwell([one for one in mine if one["id"] not in named], now) if len(mine) > 1 else []

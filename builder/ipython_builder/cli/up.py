@@ -154,8 +154,11 @@ def command(
         _without_meaning(on, {"--port": port}, "there the port is 8080")
         if on == "openshift":
             _without_meaning(on, served, "there a Route has a certificate of the cluster's")
-        public = Public(viewer_host, tls_secret or "", ingress_class or "", gateway or "")
-        public.check()
+        public = Public(viewer_host, tls_secret, ingress_class, gateway)
+        if on == "kubernetes" and not build:
+            made = {"--with": extra or None, "--upgrade": upgrade or None, "--builder": builder}
+            made |= {"--index-url": install["index_url"], "--ca-bundle": install["ca_bundle"]}
+            _without_meaning(on, made, "without --build no image is made")
     if build and image is None:
         raise UsageError("--build makes an image, and none was named", "name it with --image")
     context = replace(context.with_flags(**install), where=Where(on, namespace, kube_context))

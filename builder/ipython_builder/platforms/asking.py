@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from ipython_builder import cluster, commands
-from ipython_builder.errors import BuilderError, UsageError
+from ipython_builder.errors import BuilderError, Unavailable, UsageError
 from ipython_builder.events import Reporter
 from ipython_builder.platforms import objects, pods, said
 from ipython_builder.platforms.base import Console, not_running
 from ipython_builder.platforms.elsewhere import Elsewhere, Elsewheres
-from ipython_builder.platforms.kubectl import Kubectl, Place, client
+from ipython_builder.platforms.kubectl import Kubectl, Place, client, failure
 from ipython_builder.platforms.objects import Names
 from ipython_builder.platforms.pods import Found
 from ipython_builder.platforms.public import ROUTES
@@ -267,7 +267,16 @@ class Clusters:
         return [*kinds, ROUTES] if there else list(kinds)
 
     def _inside(self, kube: Kubectl, target: str, *words: str) -> str | None:
-        """What our tool prints in a pod; None where it does not run."""
-        argv = ("exec", target, "--", "ipython-builder", *words)
-        answer = kube.run(*argv, what=f"{target} cannot be asked", check=False)
-        return answer.stdout if answer.stdout.strip() else None
+        """What our tool prints in a pod; None where it does not run.
+
+        Raises:
+            Unavailable: nobody can be asked.
+        """
+        what = f"{target} cannot be asked"
+        answer = kube.run("exec", target, "--", "ipython-builder", *words, what=what, check=False)
+        if answer.stdout.strip():
+            return answer.stdout
+        problem = failure(what, answer.stderr, kube)
+        if isinstance(problem, Unavailable):
+            raise problem
+        return None

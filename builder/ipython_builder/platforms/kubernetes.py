@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from typing import Any
 
 from ipython_builder import cluster, processors
 from ipython_builder.build import image, reference
-from ipython_builder.errors import BuilderError, Unavailable, UsageError
+from ipython_builder.errors import BuilderError, Transient, Unavailable, UsageError
 from ipython_builder.events import counted
 from ipython_builder.platforms import objects, pods
 from ipython_builder.platforms.asking import Clusters
 from ipython_builder.platforms.base import Up, check_engines, check_same, new_label, not_running
 from ipython_builder.platforms.elsewhere import Elsewhere
-from ipython_builder.platforms.kubectl import Kubectl, no_such_kind
+from ipython_builder.platforms.kubectl import Kubectl, failure, no_such_kind
 from ipython_builder.platforms.objects import Names, Order
 from ipython_builder.platforms.parts import KINDS
 from ipython_builder.platforms.pods import Found
-from ipython_builder.platforms.public import GATEWAYS, ROUTES, Public
+from ipython_builder.platforms.public import GATEWAYS, ROUTES, UNSAID, Public
 from ipython_builder.platforms.waiting import Watch
 
 GONE_SECONDS = 120.0
@@ -41,7 +42,9 @@ class Kubernetes(Clusters):
             before = self.store.load(label)
             kube = self.client(self._place(before))
             self.check(kube)
-            request = replace(request, public=self._gateway(kube, request.public))
+            public = request.public.after(before.public if before else UNSAID)
+            public.check()
+            request = replace(request, public=self._gateway(kube, public))
             found = self._found(kube, label)
             new = found.deployment("controller") is None
             joins = not new and (before is None or before.joined)
@@ -50,10 +53,14 @@ class Kubernetes(Clusters):
             else:
                 self.judge(request, before)
             made = self._made(label, request, kube, before, found, joins=joins)
+            if not new and pods.image(found.deployment("controller")) != made.image:
+                self.reporter.log("another image: files that were changed in the workspace stay as they are")
             names = Names(label, made.user)
             objects.check_names(names, made.namespace, route=self.openshift)
             mine = found.deployment("viewer", made.user) is None
             discard = not self._claims(kube, made)
+            if new:
+                self._be_first(made, kube)
             try:
                 self.store.save(made)
                 made = self.ensure(made, request, kube, joins=joins)
@@ -65,6 +72,26 @@ class Kubernetes(Clusters):
                     self.store.save(before)
                 raise
         return self._description(made, kube, state)
+
+    def _be_first(self, made: Elsewhere, kube: Kubectl) -> None:
+        """Make the cluster's key, if it is not there: of several who start one at once only one can.
+
+        Raises:
+            Transient: somebody else was first.
+        """
+        name = Names(made.label, made.user).cluster
+        if kube.get((f"secret/{name}",)):
+            return
+        what = f"the Secret {name} cannot be made"
+        key = objects.secret(name, {"ipython-cluster": made.label}, key=cluster.new_key())
+        answer = kube.run("create", "--filename=-", what=what, stdin=json.dumps(key), check=False)
+        if "AlreadyExists" in answer.stderr:
+            raise Transient(
+                f"somebody else is starting {made.label} in {made.namespace}",
+                "try again: when it is there, you get a notebook at it",
+            )
+        if answer.returncode:
+            raise failure(what, answer.stderr, kube)
 
     def check(self, kube: Kubectl) -> None:
         """See that this cluster has what is needed, before anything is made."""
@@ -116,17 +143,21 @@ class Kubernetes(Clusters):
         ref, folder = asked.ref, asked.context_dir
         controller = found.deployment("controller")
         if controller is not None:
-            has = pods.noted(controller, "source")
+            has = pods.noted(controller, "source") or ""
             narrowed = pods.noted(controller, "ref"), pods.noted(controller, "context-dir")
-            if has is None:
-                raise UsageError(
-                    f"there is a cluster {label} in {kube.place.namespace} already, made by other means",
-                    "use another --label",
+            if not joins:
+                check_same(
+                    label, asked, same=has == source, source=has, ref=narrowed[0], context_dir=narrowed[1]
                 )
-            check_same(label, asked, same=has == source, source=has, ref=narrowed[0], context_dir=narrowed[1])
-            ref, folder = narrowed
+            # A notebook at somebody's cluster has that one's notebooks, whatever is here.
+            source, (ref, folder) = has, narrowed
             doing = "a notebook at it" if joins else "putting it right"
             self.reporter.log(f"{label} is there already, in {kube.place.namespace}: {doing}")
+        if before and request.user not in (None, before.user) and found.deployment("viewer", before.user):
+            raise UsageError(
+                f"your notebook at {label} is that of {before.user}",
+                f"leave --user out, or remove that one first: ipython-builder down {label}",
+            )
         user = request.user or (before.user if before else None)
         if user is None and controller is None and (user := self._workspace_of(kube, label)):
             self.reporter.log(f"going on with the workspace of {user}")
@@ -145,7 +176,7 @@ class Kubernetes(Clusters):
             image=request.image or (before.image if before else pods.image(controller)),
             namespace=kube.place.namespace or "",
             context=kube.place.context or "",
-            public=request.public if request.public.host is not None or before is None else before.public,
+            public=request.public,
             address=before.address if before else "",
             joined=joins,
         )
@@ -177,6 +208,8 @@ class Kubernetes(Clusters):
         Raises:
             UsageError: there is no such Gateway.
         """
+        if public.tls_secret and not kube.get((f"secret/{public.tls_secret}",)):
+            self.reporter.warning(f"there is no Secret {public.tls_secret} with a certificate yet")
         if not public.gateway:
             return public
         parent = public.parent
@@ -240,7 +273,7 @@ class Kubernetes(Clusters):
         there = {pods.name(one) for one in kube.get(("secrets",), f"--selector={objects.mark(made.label)}")}
         wanted = []
         mine = {"ipython-cluster": made.label}
-        if names.cluster not in there:
+        if names.cluster not in there and not made.joined:
             wanted.append(objects.secret(names.cluster, mine, key=cluster.new_key()))
         if names.viewer not in there or request.password:
             own = mine | {"ipython-user": made.user}
@@ -315,7 +348,8 @@ class Kubernetes(Clusters):
             whose = ", ".join(others)
             self.reporter.warning(
                 f"viewers of other users of {label} are left: {whose}; "
-                f"`ipython-builder down {label} --on {self.name} --user USER` removes one"
+                f"`ipython-builder down {label} --on {self.name} --namespace {made.namespace} --user USER` "
+                "removes one"
             )
         if discard or not there:
             return None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ipython_builder import cluster
+from ipython_builder import cluster, seeding
 from ipython_builder.places import Places
 from ipython_builder.platforms.containers import Kind
 from ipython_builder.platforms.elsewhere import Elsewhere
@@ -177,6 +177,8 @@ for folder, below, files in os.walk("/workspace"):
     for name in files:
         path = os.path.join(folder, name)
         relative = os.path.relpath(path, "/workspace")
+        if relative == "NOTE":
+            continue
         there = os.path.join("SOURCE", relative)
         if os.path.islink(path) or os.path.islink(there):
             same = os.path.islink(path) and os.path.islink(there) and os.readlink(path) == os.readlink(there)
@@ -190,6 +192,7 @@ print(json.dumps(sorted(found)))
 
 def changes(label: str, user: str, image: str) -> list[str]:
     """The command line that prints, as JSON, which files of the workspace somebody has made or changed."""
+    program = _CHANGES.replace("SOURCE", str(_AT.source)).replace("NOTE", seeding.NOTE)
     argv = ["run", "--rm", "--network=none", "--entrypoint=/usr/bin/python3", "--label", mark(label)]
     argv += ["--cap-drop=ALL", "--volume", f"{Names(label, user).workspace}:/workspace:ro"]
-    return [*argv, image, "-I", "-c", _CHANGES.replace("SOURCE", str(_AT.source))]
+    return [*argv, image, "-I", "-c", program]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ipython_builder import cluster
@@ -54,15 +54,24 @@ class Public:
         host: None where nothing was said: what there is stays. Empty: there shall be none.
         tls_secret: the Secret with the certificate, where an Ingress serves it.
         ingress_class: of that Ingress; empty for the cluster's own choice.
-        gateway: NAME or NAMESPACE/NAME of the Gateway that serves it; empty for an Ingress.
+        gateway: NAME or NAMESPACE/NAME of the Gateway that serves it; empty for an Ingress. These three are
+            None, too, where nothing was said.
         secure: whether that Gateway speaks HTTPS, with a certificate of its own.
     """
 
     host: str | None = None
-    tls_secret: str = ""
-    ingress_class: str = ""
-    gateway: str = ""
+    tls_secret: str | None = None
+    ingress_class: str | None = None
+    gateway: str | None = None
     secure: bool = True
+
+    def after(self, before: Public) -> Public:
+        """What holds when this is said of what was `before`: what is not said stays."""
+        if self.host == "":
+            return Public("")
+        said = (self.tls_secret, self.ingress_class, self.gateway)
+        served = self if any(one is not None for one in said) else before
+        return replace(served, host=before.host if self.host is None else self.host)
 
     def check(self) -> None:
         """See that a host name is one, and that what belongs to it comes with it.
@@ -89,7 +98,7 @@ class Public:
     @property
     def parent(self) -> dict[str, str]:
         """The Gateway, as a route names it."""
-        namespace, _, name = self.gateway.rpartition("/")
+        namespace, _, name = (self.gateway or "").rpartition("/")
         return {"name": name} | ({"namespace": namespace} if namespace else {})
 
     @property
