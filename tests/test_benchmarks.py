@@ -22,6 +22,11 @@ CASES = {
     "engines": {"2 engines, time", "2 engines, CPU", "2 engines, memory"},
     "imports": {"first import, 2 engines"},
     "environment": {"cold", "warm", "present"},
+    "maps": {
+        *(f"200 tiny, {way}" for way in ("LoadBalancedView.map", "dask", "joblib", "concurrent.futures")),
+        *(f"12 uneven, {way}" for way in ("LoadBalancedView.map", "dask", "joblib", "concurrent.futures")),
+        "12 uneven, the ideal",
+    },
     "start": {"page answers", "engines registered", "page and 2 engines"},
 }
 

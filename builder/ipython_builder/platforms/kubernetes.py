@@ -19,7 +19,7 @@ from ipython_builder.platforms.kubectl import Kubectl, failure, no_such_kind
 from ipython_builder.platforms.objects import Names, Order
 from ipython_builder.platforms.parts import KINDS
 from ipython_builder.platforms.pods import Found
-from ipython_builder.platforms.public import GATEWAYS, ROUTES, UNSAID, Public
+from ipython_builder.platforms.public import GATEWAYS, OWN, ROUTES, UNSAID, Public
 from ipython_builder.platforms.waiting import Watch
 
 GONE_SECONDS = 120.0
@@ -82,9 +82,17 @@ class Kubernetes(Clusters):
         name = Names(made.label, made.user).cluster
         if kube.get((f"secret/{name}",)):
             return
-        what = f"the Secret {name} cannot be made"
+        what, ours = f"the Secret {name} cannot be made", cluster.random_label()
         key = objects.secret(name, {"ipython-cluster": made.label}, key=cluster.new_key())
-        answer = kube.run("create", "--filename=-", what=what, stdin=json.dumps(key), check=False)
+        key["metadata"]["annotations"] = {f"{OWN}maker": ours}
+        try:
+            answer = kube.run("create", "--filename=-", what=what, stdin=json.dumps(key), check=False)
+        except BaseException:
+            # Cut off: whether it is there is not known, and somebody else's is not ours to remove.
+            for one in kube.get((f"secret/{name}",)):
+                if pods.noted(one, "maker") == ours:
+                    kube.run("delete", "secret", name, "--ignore-not-found", what=what)
+            raise
         if "AlreadyExists" in answer.stderr:
             raise Transient(
                 f"somebody else is starting {made.label} in {made.namespace}",
