@@ -291,7 +291,7 @@ ITS_OWN = {"ipython_cluster", "ipyparallel"}
 OF_IPYPARALLEL = {"zmq", "tornado", "traitlets", "IPython", "ipykernel"}  # what ipyparallel itself depends on
 OPTIONAL = {
     "pool → threadpoolctl.threadpool_limits",
-    "mapping → cloudpickle",
+    *("mapping → cloudpickle", "work → cloudpickle"),
 }  # used where the repository has it
 # The names of the standard library that came after 3.9, and are there in this Python.
 TOO_NEW = {"tomllib"}

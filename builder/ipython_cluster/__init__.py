@@ -7,7 +7,13 @@ kernel's start, the launchers through which ipyparallel's own tools see the clus
 
 __version__ = "0.1.0"
 
-_HELPERS = {"pmap": "mapping", "imap": "mapping", "MapError": "mapping", "Results": "mapping"}
+_HELPERS = {
+    "pmap": "mapping",
+    "imap": "mapping",
+    "MapError": "mapping",
+    "Results": "mapping",
+    "picture": "drawing",
+}
 __all__ = [*_HELPERS]
 
 
