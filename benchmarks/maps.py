@@ -13,6 +13,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,17 @@ import start
 from ipython_builder import processes
 
 WORKERS = 4
-PLAYER = Path(player.__file__)
-PACKAGES = ("distributed", "joblib")
 
 
 class Player:
     """A process that maps in one way when it is told to."""
 
-    def __init__(self, python: Path, way: str, env: dict[str, str], file: Path | None = None) -> None:
-        words = [str(python), str(PLAYER), way, str(WORKERS), *([str(file)] if file else [])]
+    script = Path(player.__file__)
+
+    def __init__(
+        self, python: Path, way: str, env: dict[str, str], workers: int, file: Path | None = None
+    ) -> None:
+        words = [str(python), str(self.script), way, str(workers), *([str(file)] if file else [])]
         self.way = way
         self.process = subprocess.Popen(
             words, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -42,10 +45,14 @@ class Player:
 
     def play(self, job: str, count: int) -> float:
         """Seconds that a job took."""
+        return float(self.ask(json.dumps({"name": job, "count": count})))
+
+    def ask(self, line: str) -> str:
+        """The answer to one line."""
         assert self.process.stdin
-        self.process.stdin.write(json.dumps({"name": job, "count": count}) + "\n")
+        self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
-        return float(self._answer())
+        return self._answer()
 
     def _answer(self) -> str:
         assert self.process.stdout
@@ -65,22 +72,30 @@ class Player:
 class Stock(start.ByHand):
     """`ipcluster start` in an ordinary virtual environment, which the other peers share."""
 
-    packages = ("ipyparallel", "cloudpickle", *PACKAGES)
+    packages = ("ipyparallel", "cloudpickle", "distributed", "joblib")
 
     @contextlib.contextmanager
-    def started(self) -> Iterator[list[Player]]:
+    def cluster(self) -> Iterator[tuple[Path, Path, dict[str, str]]]:
+        """(Python, connection file, environment) of a cluster that is starting."""
         home = self.work / "by-hand-home"
         notebooks = home / "notebooks"
         notebooks.mkdir(parents=True)
         env = self.env | {"HOME": str(home), "IPYTHONDIR": str(home / "ipython"), processes.MARK: str(home)}
         file = home / "ipython" / "profile_default" / "security" / "ipcontroller-client.json"
-        python = self.venv / "bin" / "python"
-        words = ["ipcluster", "start", "-n", str(WORKERS)]
-        with engines.swept(home), start.started(words, env, notebooks), contextlib.ExitStack() as stack:
+        words = ["ipcluster", "start", "-n", str(self.count)]
+        with engines.swept(home), start.started(words, env, notebooks):
             while not file.exists():
-                common.run(["sleep", "0.1"], env=env)
-            players = [Player(python, "LoadBalancedView.map", env, file)]
-            players += [Player(python, way, env) for way in ("dask", "joblib", "concurrent.futures")]
+                time.sleep(0.1)
+            yield self.venv / "bin" / "python", file, env
+
+    @contextlib.contextmanager
+    def started(self) -> Iterator[list[Player]]:
+        """All peers."""
+        with self.cluster() as (python, file, env), contextlib.ExitStack() as stack:
+            players = [Player(python, "LoadBalancedView.map", env, self.count, file)]
+            players += [
+                Player(python, way, env, self.count) for way in ("dask", "joblib", "concurrent.futures")
+            ]
             for one in players:
                 stack.callback(one.end)
             yield players
@@ -89,18 +104,20 @@ class Stock(start.ByHand):
 class Ours(start.Ours):
     """`ipython-builder up`."""
 
+    player = Player
+
     @contextlib.contextmanager
-    def started(self) -> Iterator[Player]:
-        up = self.tool("up", self.folder, "-n", str(WORKERS), "--label", "bench", "--json")
+    def started(self, way: str) -> Iterator[Player]:
+        up = self.tool("up", self.folder, "-n", str(self.count), "--label", "bench", "--json")
         with engines.swept(self.security.parents[2]):
             try:
                 made: dict[str, Any] = json.loads(engines.interruptible(up, self.env))
                 python = Path(made["environment"]["path"], "bin", "python")
-                one = Player(python, "pmap", self.env, self.security / "ipcontroller-client.json")
-                try:
+                file = self.security / "ipcontroller-client.json"
+                with contextlib.ExitStack() as stack:
+                    one = self.player(python, way, self.env, self.count, file)
+                    stack.callback(one.end)
                     yield one
-                finally:
-                    one.end()
             finally:
                 self.down()
 
@@ -138,7 +155,7 @@ def main() -> None:
         stock, mine = Stock(work, WORKERS), Ours(work, WORKERS)
         stock.install()
         mine.install()
-        with stock.started() as peers, mine.started() as ours:
+        with stock.started() as peers, mine.started("pmap") as ours:
             cases = compare(peers, ours, options.runs, "tiny", many, f"{many:,} tiny", 20)
             uneven = compare(peers, ours, options.runs, "nap", few, f"{few:,} uneven", 0)
     ideal = sum(player.jobs("nap", few)[1]) / WORKERS

@@ -18,6 +18,13 @@ from tests.engine import Engine
 from tests.engines import Images
 
 CASES = {
+    "arrays": {
+        *(
+            f"{what}, {way}"
+            for what in ("there", "back")
+            for way in ("DirectView.push", "BroadcastView", "dask")
+        )
+    },
     "cli": {"first words"},
     "engines": {"2 engines, time", "2 engines, CPU", "2 engines, memory"},
     "imports": {"first import, 2 engines"},
