@@ -26,6 +26,12 @@ from tests.workbench import until
 pytestmark = [pytest.mark.slow, pytest.mark.oldest]
 
 SIZE = 2**21  # floats: 16 MiB
+# What makes an engine believe that it is in another network namespace.
+ELSEWHERE = """
+import os
+stat = os.stat
+os.stat = lambda path, **more: stat("/" if path == "/proc/self/ns/net" else path, **more)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +163,27 @@ def test_an_iterator_that_is_closed_leaves_nothing(client: Any, array: Any) -> N
     nothing_left()
 
 
+def test_an_iterator_that_nobody_asks_leaves_nothing(client: Any, array: Any) -> None:
+    results = imap(lambda x: array.sum() + x, range(3), view=client)
+    assert memories() == 1
+    del results
+    nothing_left()
+
+
+def test_an_engine_from_elsewhere_that_comes_meanwhile(tmp_path: Path, array: Any) -> None:
+    with stand(tmp_path / "stand") as made:
+        made.start("controller")
+        made.add([0], env={"PYTHONPATH": str(CHECKOUT)})
+        client = made.client()
+        (tmp_path / "sitecustomize.py").write_text(ELSEWHERE)
+        results = imap(lambda x: float(array[x]), range(400), view=client)
+        found = [next(results)]
+        made.add([1], env={"PYTHONPATH": f"{tmp_path}:{CHECKOUT}"})
+        until(lambda: len(client.ids) == 2, "the client knows it")
+        found += list(results)
+        assert found == [float(one) for one in array[:400]]
+
+
 def test_a_client_that_is_killed_leaves_nothing(client: Any, there: Stand) -> None:
     client[:].apply_sync(gc.collect)
     assert of_engines(there) == 0
@@ -198,10 +225,7 @@ def test_engines_elsewhere_get_it_the_ordinary_way(tmp_path: Path, array: Any) -
         made.start("controller")
         # Another network namespace would be another machine; another user's memory is not ours to see.
         elsewhere = {"PYTHONPATH": f"{tmp_path}:{CHECKOUT}"}
-        (tmp_path / "sitecustomize.py").write_text(
-            "import os\nstat = os.stat\n"
-            "os.stat = lambda path, **more: stat('/' if path == '/proc/self/ns/net' else path, **more)\n"
-        )
+        (tmp_path / "sitecustomize.py").write_text(ELSEWHERE)
         made.add([0], env={"PYTHONPATH": str(CHECKOUT)})
         made.add([1], env=elsewhere)
         client = made.client()

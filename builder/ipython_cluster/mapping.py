@@ -130,12 +130,8 @@ class Run:
         )
         self.input = zip(*iterables)
         self.client, self.view = _balanced(view)
-        self.shares = sharing.all_here(self.client._engines.values())
-        self.packed, self.lent = _pack(function, self.shares)
-        self.small = not isinstance(self.packed, bytes) or len(self.packed) <= SMALL
-        self.digest = hashlib.sha256(
-            self.packed if isinstance(self.packed, bytes) else os.urandom(32)
-        ).digest()
+        self.function = function
+        self._pack(shares=sharing.all_here(self.client._engines.values()))
         self.retries = retries
         self.return_exceptions = return_exceptions
         self.ordered = ordered
@@ -152,6 +148,16 @@ class Run:
         self.size = 1  # items of the next task
         self.tasks = []
         self.lonely = None  # since when there is no engine
+
+    def _pack(self, shares):
+        """Have the function as it is sent; by way of shared memory, if all engines are here."""
+        self.shares = shares
+        self.packed, self.lent = _packed(self.function, shares)
+        if self.lent:
+            weakref.finalize(self, sharing.take_back, self.lent)  # also of one that was never asked for
+        pickled = isinstance(self.packed, bytes)
+        self.small = not pickled or len(self.packed) <= SMALL
+        self.digest = hashlib.sha256(self.packed if pickled else os.urandom(32)).digest()
 
     # -- the main line ---------------------------------------------------------------------------------
 
@@ -258,6 +264,9 @@ class Run:
         return max(1, min(self.size, max(fair, int(MESSAGE_SECONDS / self.each))))
 
     def _send(self, task, items, whole=False):
+        if self.shares and not sharing.all_here(self.client._engines.values()):
+            sharing.take_back(self.lent)
+            self._pack(shares=False)  # an engine has come that is elsewhere
         try:
             data, lent = sharing.lend(items, work.dumps) if self.shares else (work.dumps(items), ())
         except Exception:
@@ -432,7 +441,7 @@ def ipython_cluster_work(*arguments, text={0!r}):
 """
 
 
-def _pack(function, shares):
+def _packed(function, shares):
     """(the function as it is sent, what it has in shared memory).
 
     By cloudpickle, where that is, which takes along what the function uses.
