@@ -437,7 +437,9 @@ def test_a_public_host_name_at_a_gateway(place: Place, tmp_path: Path) -> None:
             missing(str(error))
         for file in files:
             kubernetes.kubectl("apply", "--server-side", "--filename", file)
-            kubernetes.kubectl("wait", "--for=condition=Established", "--timeout=60s", "--filename", file)
+            words = ("wait", "--for=condition=Established", "--timeout=60s", "--filename", file)
+            # At first it has no conditions at all, which `wait` takes for an error.
+            until(lambda words=words: not kubernetes.kubectl(*words, check=False).rc, "it is known")  # type: ignore[misc]
     said = place.up(*public, "--gateway", "front")
     assert (said.rc, "there is no Gateway front" in said.stderr) == (2, True), said.stderr
     assert place.there("tt") == []

@@ -28,7 +28,10 @@ def seed(folder: Path, source: Path) -> None:
     image = _image(source)
     if not others:
         shutil.rmtree(half, ignore_errors=True)
-        _write(note, image, {name: _digest(source / name) for name in _files(source)})
+        files = {name: _digest(source / name) for name in _files(source)}
+        if not files:
+            return  # an empty workspace is one
+        _write(note, image, files)
         shutil.copytree(source, half, symlinks=True)
     elif not half.is_dir():
         _renew(folder, source, note, image)
