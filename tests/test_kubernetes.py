@@ -58,11 +58,14 @@ class Place:
     image: str
     source: Path
 
+    @property
+    def environ(self) -> dict[str, str]:
+        """What of the environment says where the cluster is."""
+        theirs = self.kubernetes.environ
+        return {name: theirs[name] for name in ("KUBECONFIG", "PATH", "NO_PROXY", "no_proxy")}
+
     def __call__(self, *words: str | Path, **options: Any) -> Any:
-        ours = {
-            name: self.kubernetes.environ[name] for name in ("KUBECONFIG", "PATH", "NO_PROXY", "no_proxy")
-        }
-        return self.cli(*words, env=ours | options.pop("env", {}), **options)
+        return self.cli(*words, env=self.environ | options.pop("env", {}), **options)
 
     def up(self, *words: str | Path, **options: Any) -> Any:
         return self("up", self.source, "--on", "kubernetes", "--namespace", self.namespace, *words, **options)
@@ -410,9 +413,8 @@ def test_two_people_at_once(place: Place, tmp_path: Path) -> None:
         "--image",
         place.image,
     )
-    ours = {name: place.kubernetes.environ[name] for name in ("KUBECONFIG", "PATH", "NO_PROXY", "no_proxy")}
     running = [
-        one.cli.start("up", place.source, *words, "--user", user, env=ours)
+        one.cli.start("up", place.source, *words, "--user", user, env=one.environ)
         for one, user in ((place, "ada"), (other, "bob"))
     ]
     said = [one.communicate(timeout=120)[1] for one in running]

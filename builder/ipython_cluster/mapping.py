@@ -268,7 +268,7 @@ class Run:
             sharing.take_back(self.lent)
             self._pack(shares=False)  # an engine has come that is elsewhere
         try:
-            data, lent = sharing.lend(items, work.dumps) if self.shares else (work.dumps(items), ())
+            data, lent = sharing.lend(items, work.dumps, here=self.shares)
         except Exception:
             raise self._unsendable(task, items) from None
         packed = self.packed if whole or self.small else None
@@ -457,7 +457,7 @@ def _packed(function, shares):
         def dumps(value, callback=None, again=None):
             return cloudpickle.dumps(value, 5, buffer_callback=callback)
 
-        return sharing.lend(function, dumps) if shares else (dumps(function), ())
+        return sharing.lend(function, dumps, here=shares)
     except Exception as error:
         raise TypeError("{!r} cannot be sent to engines: {}".format(function, error)) from error
 

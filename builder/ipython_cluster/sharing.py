@@ -11,6 +11,7 @@ travel as ipyparallel sends them.
 """
 
 import fcntl
+import functools
 import hashlib
 import logging
 import mmap
@@ -36,6 +37,7 @@ ADD_SEALS = 1033
 log = logging.getLogger("ipython_cluster")
 
 
+@functools.lru_cache(maxsize=None)
 def place():
     """Where this process can hand memory to others: machine, network namespace and user, as one word."""
     try:
@@ -285,11 +287,14 @@ def apart(value, dumps=plainly):
     return dumps(value, callback, buffers.clear), buffers
 
 
-def lend(value, dumps=plainly):
-    """(value as it is sent to engines that are here, tokens to take back).
+def lend(value, dumps=plainly, *, here=True):
+    """(value as it is sent to engines, tokens to take back).
 
-    It is sent as `Shared`, or, where nothing of it is large, or memory is not to be had, pickled.
+    It is sent as `Shared`, or, where nothing of it is large, memory is not to be had, or not all engines are
+    `here`, pickled.
     """
+    if not here:
+        return dumps(value), ()
     data, buffers = apart(value, dumps)
     if not buffers:
         return data, ()

@@ -20,10 +20,9 @@ from ipython_builder.platforms.objects import Names, Order
 from ipython_builder.platforms.parts import KINDS
 from ipython_builder.platforms.pods import Found
 from ipython_builder.platforms.public import GATEWAYS, OWN, ROUTES, UNSAID, Public
-from ipython_builder.platforms.waiting import Watch
+from ipython_builder.platforms.waiting import LOOK, Watch
 
 GONE_SECONDS = 120.0
-LOOK = 0.5
 
 
 class Kubernetes(Clusters):
