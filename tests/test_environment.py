@@ -367,7 +367,7 @@ def test_a_conflict_with_ours_names_both_sides(make: Made, line: str, name: str)
     assert line in message
     assert "ipyparallel" in message or "ipykernel" in message
     assert message.startswith(
-        "requirements.txt and what a cluster needs (cloudpickle, ipykernel>=6.19, ipyparallel>=8, pip)"
+        "requirements.txt and what a cluster needs (cloudpickle, ipykernel>=6.19, ipyparallel>=8, pip, threadpoolctl)"
     )
     assert caught.value.hint == "change the version in requirements.txt that is named above"
     assert name in message

@@ -18,6 +18,7 @@ from ipython_builder.record import Home, Record, write_private
 KERNEL = "python3"
 CLUSTER_FILE = "cluster-.json"  # where ipyparallel looks for the cluster that has no name
 POOL_FILE = "pool.json"  # as ipython_cluster.pool reads it
+PROVISIONER = "ipython-cluster-pool"  # as ipython_cluster registers it with jupyter_client
 LAUNCHER = "ipython-cluster"  # as ipython_cluster registers it with ipyparallel
 
 
@@ -132,7 +133,10 @@ def server_config(record: Record, home: Home, before: Path | None = None) -> dic
             "open_browser": False,
             "root_dir": record.notebooks,
             "allow_root": True,
+            "jpserver_extensions": {"ipython_cluster.provisioner": record.fork},
         },
+        # What the extension manager would install would go into an environment that others share.
+        "LabApp": {"extension_manager": "readonly"},
         "IdentityProvider": {"token": ""},
         "PasswordIdentityProvider": {"hashed_password": hashed, "allow_password_change": False, "token": ""},
         # The viewer's own Python is not a kernel: only the repository's is.
@@ -158,8 +162,17 @@ def kernel_spec(record: Record, home: Home) -> dict[str, Any]:
         "argv": [python, "-m", "ipython_cluster.kernel", "-f", "{connection_file}"],
         "display_name": f"Python {record.python} ({Path(record.notebooks).name})",
         "language": "python",
-        "metadata": {"debugger": True},
+        "metadata": {"debugger": True} | _provisioner(record),
     }
+
+
+def _provisioner(record: Record) -> dict[str, Any]:
+    """That kernels are forked like engines, where these are."""
+    preload, timeout, fork = record.pool()
+    if not fork:
+        return {}
+    config = {"preload": preload, "timeout": timeout}
+    return {"kernel_provisioner": {"provisioner_name": PROVISIONER, "config": config}}
 
 
 def cluster_file(record: Record, home: Home) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from packaging.version import Version
 from ipython_builder._version import __version__
 
 # Beside ipython_cluster only these; a version that the repository pins wins.
-REQUIREMENTS = ("cloudpickle", "ipykernel>=6.19", "ipyparallel>=8", "pip")
+REQUIREMENTS = ("cloudpickle", "ipykernel>=6.19", "ipyparallel>=8", "pip", "threadpoolctl")
 
 _DATE = 315532800  # the first day that a zip file knows
 _ENTRY_POINTS = """\
@@ -30,6 +30,9 @@ ipython-cluster = ipython_cluster.launchers:ControllerLauncher
 
 [ipyparallel.engine_launchers]
 ipython-cluster = ipython_cluster.launchers:EngineSetLauncher
+
+[jupyter_client.kernel_provisioners]
+ipython-cluster-pool = ipython_cluster.provisioner:PoolProvisioner
 """
 _METADATA = f"""\
 Metadata-Version: 2.1

@@ -4,10 +4,12 @@ from ipython_cluster._start import with_notebooks, without_working_folder
 
 without_working_folder()
 
-from ipykernel.kernelapp import IPKernelApp  # noqa: E402
+from ipykernel import kernelapp  # noqa: E402
 
 
-class Kernel(IPKernelApp):
+class IPKernelApp(kernelapp.IPKernelApp):
+    """Called like ipykernel's, since what is configured goes by the name of the class."""
+
     def init_path(self):
         # IPython puts '' (the notebook's own folder) first; the root of the notebooks comes right after it.
         with_notebooks()
@@ -15,7 +17,7 @@ class Kernel(IPKernelApp):
 
 
 def main():
-    Kernel.launch_instance()
+    IPKernelApp.launch_instance()
 
 
 if __name__ == "__main__":

@@ -1,15 +1,22 @@
 """The viewer: JupyterLab (or the repository's Notebook), without what its first page does not need.
 
 Start with ``python -m ipython_cluster.viewer jupyterlab``; everything else comes from ``JUPYTER_CONFIG_DIR``.
+Nothing on disk is changed, and what a version has not, or has otherwise, is left as it is.
 """
 
 from ipython_cluster._start import without_working_folder
 
 without_working_folder()
 
-import importlib  # noqa: E402
+import importlib.util  # noqa: E402
 import runpy  # noqa: E402
 import sys  # noqa: E402
+
+# Server extensions that the first page does not ask: they come right after it.
+LATER = ("ipyparallel", "ipython_cluster.provisioner", "jupyter_lsp", "notebook_shim")
+LATER_SECONDS = 1.0  # in which a page may have been asked for
+# Packages that only news, extension listings and the like use: executed when something of them is used.
+SELDOM = ("requests", "httpx")
 
 
 def main():
@@ -17,18 +24,83 @@ def main():
     # jsonschema takes it as absent then; importing it compiles grammars for half a second, to check
     # internationalised addresses that no schema of the viewer has.
     sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
-    without_pages_for_a_browser()
+    for name in SELDOM:
+        when_used(name)
+    try:
+        server = importlib.import_module("jupyter_server.serverapp")
+    except ImportError:
+        pass  # a Notebook from before there was a Jupyter Server
+    else:
+        without_pages_for_a_browser(server.ServerApp)
+        extensions_after_the_first_page(server.ServerApp)
+    if module == "jupyterlab":
+        without_node()
     sys.argv = [module]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-def without_pages_for_a_browser():
+def when_used(name):
+    """Have a module's import do nothing until something of it is used."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.loader is None:
+        return
+    spec.loader = importlib.util.LazyLoader(spec.loader)  # type: ignore[arg-type]
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+
+
+def without_node():
+    """JupyterLab asks yarn for its settings at every start, if there is a node: 0.3 s, for builds alone."""
+    commands = importlib.import_module("jupyterlab.commands")
+    if hasattr(commands, "_yarn_config"):
+        commands._yarn_config = lambda logger: {"yarn config": {}, "npm config": {}}
+
+
+def without_pages_for_a_browser(server):
     """They forward a browser that a server opens, and ours opens none: no reason to end on a full disk."""
-    try:
-        server = importlib.import_module("jupyter_server.serverapp")
-    except ImportError:
-        return  # a Notebook from before there was a Jupyter Server
-    server.ServerApp.write_browser_open_files = lambda self: None
+    server.write_browser_open_files = lambda self: None
+
+
+def extensions_after_the_first_page(server):
+    """Keep the extensions in `LATER` for the time after the first page was asked for, or could have been."""
+    find, start = server.find_server_extensions, server.start_ioloop
+
+    def find_server_extensions(self):
+        find(self)
+        self.later = [name for name in LATER if self.jpserver_extensions.get(name)]
+        self.jpserver_extensions = {
+            name: enabled for name, enabled in self.jpserver_extensions.items() if name not in LATER
+        }
+
+    def start_ioloop(self):
+        self.io_loop.call_later(LATER_SECONDS, load, self)
+        log = self.web_app.log_request
+
+        def log_request(handler):
+            log(handler)
+            self.io_loop.add_callback(load, self)
+
+        self.web_app.log_request = log_request
+        start(self)
+
+    async def load(self):
+        names, self.later = self.later, ()
+        if not names:
+            return
+        del self.web_app.log_request  # once is enough
+        manager = self.extension_manager
+        there = set(manager.extensions)
+        for name in names:
+            if manager.add_extension(name, enabled=True):
+                manager.link_extension(name)
+        for name in manager.sorted_extensions:  # some bring others
+            if name not in there:
+                manager.load_extension(name)
+                if hasattr(manager, "start_extension"):
+                    await manager.start_extension(name)
+
+    server.find_server_extensions, server.start_ioloop = find_server_extensions, start_ioloop
 
 
 if __name__ == "__main__":

@@ -1,0 +1,232 @@
+"""What a process does that forks others: it imports what they will need, as far as a fork can share it.
+
+A fork copies one thread, so it is sound only while there is one. What an import leaves behind is looked at
+after each: threads, child processes, open sockets and devices. A module that leaves any is left out, by
+starting over without it.
+"""
+
+import importlib
+import importlib.metadata
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+
+LEFT_OUT = "IPYTHON_POOL_LEFT_OUT"  # JSON: module -> why; from who started us, or from ourselves
+# One thread each while they are imported; they would start theirs at once, on all processors.
+NUMERICAL = (
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS",
+)  # fmt: skip
+# Whose inside is made before the fork: the first and the last major version that it is sound with.
+KNOWN = {"ipyparallel": (8, 9), "ipykernel": (6, 7)}
+# Devices that every process may have open.
+HARMLESS = tuple(
+    "/dev/" + name for name in ("null", "zero", "full", "random", "urandom", "tty", "pts/", "shm/", "console")
+)
+
+
+def unknown(*names):
+    """Why the installed versions of these are none that can be forked, in words; empty if they can."""
+    for name in names:
+        first, last = KNOWN[name]
+        version = importlib.metadata.version(name)
+        major = version.partition(".")[0]
+        if not (major.isdigit() and first <= int(major) <= last):
+            return "the pool knows {} {} to {}, and not {}".format(name, first, last, version)
+    return ""
+
+
+def left_behind(before):
+    """What there is that a fork cannot share, in words, beside the descriptors `before`; empty if nothing."""
+    for _ in range(20):  # a thread that was joined is gone a moment later
+        threads = len(os.listdir("/proc/self/task")) - 1
+        if not threads:
+            break
+        time.sleep(0.01)
+    found = ["{} thread{}".format(threads, "s" if threads > 1 else "")] if threads else []
+    if children():
+        found.append("a child process")
+    for descriptor, target in descriptors().items():
+        if before.get(descriptor) == target:
+            continue
+        if target.startswith("socket:"):
+            found.append("an open socket")
+        elif target.startswith("anon_inode:"):  # an event loop, a timer, a GPU's buffer
+            found.append("an open " + target.partition(":")[2].strip("[]"))
+        elif target.startswith("/dev/") and not target.startswith(HARMLESS):
+            found.append("the open device " + target)
+    return ", ".join(found)
+
+
+def children():
+    """The pids of our child processes."""
+    try:
+        with open("/proc/self/task/{}/children".format(os.getpid())) as file:
+            return [int(pid) for pid in file.read().split()]
+    except OSError:
+        return []  # a kernel without that file
+
+
+def descriptors():
+    """Number -> what it is, for each open descriptor."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found[number] = os.readlink("/proc/self/fd/" + number)
+        except OSError:
+            continue  # that of the listing itself
+    return found
+
+
+def place():
+    """What a process has once, so that an import which changes it changes it for every engine."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    variables = {name: value for name, value in os.environ.items() if name not in NUMERICAL}
+    return os.getcwd(), umask, variables
+
+
+def moved(before):
+    """What an import has changed of `before`, in words; empty if nothing.
+
+    Variables that it adds are what it would have added in an engine: packages that wrap libraries do that.
+    """
+    (cwd, umask, variables), (cwd_now, umask_now, now) = before, place()
+    found = ["the working folder"] if cwd != cwd_now else []
+    if umask != umask_now:
+        found.append("the mask of new files")
+    found += [name for name, value in variables.items() if now.get(name) != value]
+    return ", ".join(found)
+
+
+class Preloader:
+    """A process that imports, and then forks.
+
+    Attributes:
+        preload: the modules to import; `timeout` the seconds that one of them may take.
+        left_out: module -> why it is not imported.
+    """
+
+    def __init__(self, preload=(), timeout=30.0):
+        self.preload, self.timeout = preload, timeout
+        self.left_out = json.loads(os.environ.pop(LEFT_OUT, "{}"))
+        # What the user set for numerical libraries counts in the children.
+        self.chosen = {name: os.environ.get(name) for name in NUMERICAL}
+
+    def tell(self, **facts):
+        """Let who started us know."""
+        raise NotImplementedError
+
+    def log(self, text):
+        print(time.strftime("%Y-%m-%d %H:%M:%S"), text, flush=True)
+
+    def import_all(self):
+        """Import what the settings name; what cannot be shared makes us start over without it."""
+        os.environ.update(dict.fromkeys(NUMERICAL, "1"))
+        before, here = descriptors(), place()
+        started = time.monotonic()
+        done = []
+        for name in self.preload:
+            bad = next((one for one in self.left_out if (name + ".").startswith(one + ".")), None)
+            if bad:
+                self.log("not preloaded: {} ({})".format(name, self.left_out[bad]))
+                continue
+            self.tell(importing=name)  # if it ends us, the supervisor knows what did
+            if self.load(name):
+                done.append(name)
+            reason = left_behind(before)
+            if reason:
+                self.start_over(name, "it leaves behind " + reason, here)
+            reason = moved(here)
+            if reason:
+                self.start_over(name, "it changes " + reason, here)
+        self.tell(importing=None, preloaded=done, left_out=self.left_out)
+        self.log("preloaded in {:.2f} s: {}".format(time.monotonic() - started, " ".join(done) or "nothing"))
+        self.choose()
+
+    def load(self, name):
+        """Import one module, or the nearest package above it; whether that worked."""
+        # It ends us when the import hangs, even in C; the supervisor then leaves that module out.
+        signal.setitimer(signal.ITIMER_REAL, self.timeout)
+        try:
+            while True:
+                try:
+                    importlib.import_module(name)
+                    return True
+                except ModuleNotFoundError:
+                    name = name.rpartition(".")[0]  # `from package import name`, which is not a module
+                    if not name:
+                        raise
+        except BaseException as error:  # whatever it raises, engines can do without
+            if isinstance(error, ModuleNotFoundError):
+                self.log("not preloaded: {}".format(error))
+            else:
+                self.log("not preloaded: {} raised\n{}".format(name, traceback.format_exc()))
+            return False
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def start_over(self, name, why, here):
+        self.left_out[name] = why
+        self.log("starting over without {}: {}".format(name, why))
+        for pid in children():  # they would be ours again
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        self.choose()
+        cwd, umask, variables = here
+        os.chdir(cwd)
+        os.umask(umask)
+        os.environ.update(variables)
+        os.environ[LEFT_OUT] = json.dumps(self.left_out)
+        self.again()
+
+    def again(self):
+        """Be a new process of the same kind."""
+        raise NotImplementedError
+
+    def choose(self):
+        """Have the user's word for numerical libraries again."""
+        for name, value in self.chosen.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+# -- in a child ------------------------------------------------------------------------------------------
+
+
+def end(code):
+    """End as an interpreter does, without going back through the frames of the pool."""
+    import atexit
+    import threading
+
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def reseed():
+    """Random numbers that no other engine has. ``random`` does it by itself at a fork, these do not."""
+    for module, seed in (("numpy.random", "seed"), ("torch", "seed")):
+        if module in sys.modules:
+            getattr(sys.modules[module], seed)()
+
+
+def limit_threads(chosen, threads):
+    """Let numerical libraries use what the user chose, or else this engine's share of the processors."""
+    wanted = {name: value for name, value in chosen.items() if value and value.isdigit()}
+    most = max([int(value) for value in wanted.values()], default=threads)
+    if most > 1:
+        try:
+            from threadpoolctl import threadpool_limits  # type: ignore[import-not-found,unused-ignore]
+        except ImportError:
+            return  # one thread an engine
+        threadpool_limits(most)
