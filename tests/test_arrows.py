@@ -288,9 +288,10 @@ def test_processes_are_started_in_three_places() -> None:
 # -- ipython_cluster: it lives among strangers ---------------------------------------------------
 
 ITS_OWN = {"ipython_cluster", "ipyparallel"}
-OF_IPYPARALLEL = {"zmq", "tornado", "traitlets", "IPython", "ipykernel"}  # what ipyparallel itself depends on
+# What ipyparallel itself depends on.
+OF_IPYPARALLEL = {"zmq", "tornado", "traitlets", "IPython", "ipykernel", "jupyter_client"}
 OPTIONAL = {
-    "pool → threadpoolctl.threadpool_limits",
+    "preloading → threadpoolctl.threadpool_limits",
     *("mapping → cloudpickle", "work → cloudpickle"),
 }  # used where the repository has it
 # The names of the standard library that came after 3.9, and are there in this Python.

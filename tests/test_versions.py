@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import Cli
 from tests.stand import stand
-from tests.workbench import console, notebook, pid_of, until
+from tests.workbench import console, notebook, outputs, pid_of, until
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +59,8 @@ def test_engines_are_forked_and_heal(
     python: str, parallel: str, kernel: str, cli: Cli, tmp_path: Path, python_of: Callable[[str], Path]
 ) -> None:
     folder = tmp_path / "notebooks"
-    notebook(folder / "main.ipynb", "import colorsys")
+    how = "print(open('/proc/self/cmdline').read().replace(chr(0), ' '))"
+    notebook(folder / "main.ipynb", how, "1 / 0")
     lines = [
         f"{name}=={version}"
         for name, version in (("ipyparallel", parallel), ("ipykernel", kernel))
@@ -71,6 +72,11 @@ def test_engines_are_forked_and_heal(
     # The same command line as the pool's: a fork.
     assert "ipython_cluster.pool" in Path(f"/proc/{pid_of(cli, 'main', 'engine')}/cmdline").read_text()
     assert console(cli, "main", TRIED).split("\n") == ANSWER
+    # So are notebook kernels.
+    until(lambda: "preloaded in" in cli("logs", "main", "viewer").stdout, "the viewer has a pool of kernels")
+    cli("run", "main", "main.ipynb", "--allow-errors", "-o", tmp_path / "done.ipynb")
+    assert "ipython_cluster.kernels" in outputs(tmp_path / "done.ipynb")[0]
+    assert "ZeroDivisionError" in (tmp_path / "done.ipynb").read_text()
     code = "import ipyparallel, ipykernel; print(ipyparallel.__version__, ipykernel.__version__)"
     installed = console(cli, "main", code).split()
     assert all(

@@ -6,7 +6,7 @@ package that asks for the shell at its import (``tqdm.auto``, ``ipywidgets``, ``
 what it would find in a kernel. That is why kernels do not come from the engines' pool.
 """
 
-from ipython_cluster._start import without_working_folder
+from ipython_cluster._start import say_what_fits, without_working_folder
 
 without_working_folder()
 
@@ -34,9 +34,10 @@ from ipython_cluster.preloading import (  # noqa: E402
 
 SETTINGS = "IPYTHON_KERNELS_SETTINGS"  # JSON: our command, what to import, the seconds for one module
 LARGEST = 1 << 18  # bytes of a request: a kernel's variables
-# What a kernel imports only when it starts.
+# What a kernel imports only when it starts, and what every notebook of a cluster imports.
 LATE = (
-    "IPython.extensions.storemagic", "ipykernel.debugger", "ipykernel.subshell_manager", "sqlite3",
+    "IPython.extensions.storemagic", "ipyparallel", "ipython_cluster.drawing", "ipython_cluster.mapping",
+    "ipykernel.debugger", "ipykernel.subshell_manager", "sqlite3",
     "tornado.gen", "tornado.locks", "tornado.platform.asyncio", "tornado.queues",
 )  # fmt: skip
 
@@ -187,7 +188,8 @@ class Kernels(Preloader):
         os.environ.update({**added, **request["env"]})
         words = request["argv"]
         start = words.index("-m") + 1
-        sys.argv = [importlib.util.find_spec(words[start]).origin, *words[start + 1 :]]
+        found = importlib.util.find_spec(words[start])
+        sys.argv = [str(found and found.origin), *words[start + 1 :]]
         reseed()
         limit_threads(self.chosen, len(os.sched_getaffinity(0)))
         application(words[start], self.server).launch_instance(words[start + 1 :])
@@ -200,7 +202,7 @@ def application(module, server):
     if module == "ipython_cluster.kernel":
         from ipython_cluster.kernel import IPKernelApp as base
     else:
-        from ipykernel.kernelapp import IPKernelApp as base
+        from ipykernel.kernelapp import IPKernelApp as base  # type: ignore[assignment]
 
     class IPKernelApp(base):  # type: ignore[misc,valid-type]
         parent_handle = Integer(server)
@@ -214,6 +216,7 @@ def application(module, server):
             # What it would have been made with.
             shell.kernel = shell.parent = kernel
             shell.profile_dir, shell.config = self.profile_dir, self.config
+            shell.init_environment()
             shell.configurables.remove(shell.history_manager)
             shell.init_history()
 
@@ -260,6 +263,7 @@ def watch(server):
 
 
 def main():
+    say_what_fits()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the server's terminal is the server's
     kernels = Kernels(socket.socket(fileno=int(sys.argv[1])))
     try:

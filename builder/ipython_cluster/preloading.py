@@ -225,8 +225,11 @@ def limit_threads(chosen, threads):
     wanted = {name: value for name, value in chosen.items() if value and value.isdigit()}
     most = max([int(value) for value in wanted.values()], default=threads)
     if most > 1:
+        variables = dict(os.environ)
         try:
             from threadpoolctl import threadpool_limits  # type: ignore[import-not-found,unused-ignore]
         except ImportError:
-            return  # one thread an engine
+            return  # one thread a process
         threadpool_limits(most)
+        for name in os.environ.keys() - variables:  # it sets one at its import
+            del os.environ[name]

@@ -24,7 +24,7 @@ import threading
 from typing import Any
 
 from jupyter_client.multikernelmanager import MultiKernelManager
-from jupyter_client.provisioning import LocalProvisioner
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets import Float, List, Unicode
 from traitlets.log import get_logger
 
@@ -134,7 +134,7 @@ class Pool:
         env = {**self.wanted.variables, SETTINGS: json.dumps(settings), LEFT_OUT: json.dumps(self.left_out)}
         try:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, env=env, cwd="/", pass_fds=[theirs.fileno()],
+                command, stdin=subprocess.DEVNULL, stdout=2, env=env, cwd="/", pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )  # fmt: skip
         except OSError as error:

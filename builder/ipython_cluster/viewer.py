@@ -11,21 +11,22 @@ without_working_folder()
 import importlib.util  # noqa: E402
 import runpy  # noqa: E402
 import sys  # noqa: E402
+import threading  # noqa: E402
+import types  # noqa: E402
+from typing import Any  # noqa: E402
 
 # Server extensions that the first page does not ask: they come right after it.
 LATER = ("ipyparallel", "ipython_cluster.provisioner", "jupyter_lsp", "notebook_shim")
 LATER_SECONDS = 1.0  # in which a page may have been asked for
-# Packages that only news, extension listings and the like use: executed when something of them is used.
-SELDOM = ("requests", "httpx")
+# What jsonschema takes as absent then: they check what no schema of the viewer has, international addresses
+# and durations, and need half a second, since one compiles grammars at its import.
+ABSENT = ("isoduration", "rfc3987_syntax")
 
 
 def main():
     module = sys.argv[1] if len(sys.argv) > 1 else "jupyterlab"
-    # jsonschema takes it as absent then; importing it compiles grammars for half a second, to check
-    # internationalised addresses that no schema of the viewer has.
-    sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
-    for name in SELDOM:
-        when_used(name)
+    sys.modules.update(dict.fromkeys(ABSENT))  # type: ignore[arg-type]
+    when_used("requests")  # by listings of extensions alone
     try:
         server = importlib.import_module("jupyter_server.serverapp")
     except ImportError:
@@ -39,20 +40,34 @@ def main():
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
+class Later(types.ModuleType):
+    """A module that is executed when something of it is used.
+
+    ``importlib.util.LazyLoader`` is not enough: for it an import is a use.
+    """
+
+    def __getattr__(self, name):
+        with LOCK:
+            if type(self) is Later:
+                self.__class__ = types.ModuleType  # type: ignore[assignment]
+                self.__spec__.loader.exec_module(self)  # type: ignore[union-attr]
+        return getattr(self, name)
+
+
+LOCK = threading.RLock()
+
+
 def when_used(name):
     """Have a module's import do nothing until something of it is used."""
     spec = importlib.util.find_spec(name)
-    if spec is None or spec.loader is None:
-        return
-    spec.loader = importlib.util.LazyLoader(spec.loader)  # type: ignore[arg-type]
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
+    if spec is not None:
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        module.__class__ = Later
 
 
 def without_node():
     """JupyterLab asks yarn for its settings at every start, if there is a node: 0.3 s, for builds alone."""
-    commands = importlib.import_module("jupyterlab.commands")
+    commands: Any = importlib.import_module("jupyterlab.commands")
     if hasattr(commands, "_yarn_config"):
         commands._yarn_config = lambda logger: {"yarn config": {}, "npm config": {}}
 
@@ -79,7 +94,8 @@ def extensions_after_the_first_page(server):
 
         def log_request(handler):
             log(handler)
-            self.io_loop.add_callback(load, self)
+            if handler.get_status() == 200:  # not what sends to the login page
+                self.io_loop.add_callback(load, self)
 
         self.web_app.log_request = log_request
         start(self)
