@@ -34,6 +34,7 @@ CASES = {
         *(f"12 uneven, {way}" for way in ("LoadBalancedView.map", "dask", "joblib", "concurrent.futures")),
         "12 uneven, the ideal",
     },
+    "notebook": {"first page", "first cell", *({"first page, no node"} if shutil.which("node") else ())},
     "start": {"page answers", "engines registered", "page and 2 engines"},
 }
 

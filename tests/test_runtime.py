@@ -75,6 +75,7 @@ def test_everything_of_the_package_is_in_the_wheel(tmp_path: Path) -> None:
     assert loaded == [
         ("ipyparallel.controller_launchers", "ControllerLauncher"),
         ("ipyparallel.engine_launchers", "EngineSetLauncher"),
+        ("jupyter_client.kernel_provisioners", "PoolProvisioner"),
     ]
 
 
