@@ -108,6 +108,34 @@ def test_killed_parts_come_back(home: Home) -> None:
     assert re.search(r"^\| pool \| [\d.]+ s \| [\d.]+ s \| .* \|\n<!-- end -->\nbelow$", text, re.MULTILINE)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_minute_of_everything_loses_nothing(home: Home) -> None:
+    done = subprocess.run(
+        [sys.executable, CHECKOUT / "benchmarks" / "soak.py", "1"],
+        env=home.environ,
+        cwd=home.path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert "  lost   nothing\n" in done.stdout
+    did = set(re.findall(r"[\d,]+ ([a-z ]+)", done.stdout.partition("  did")[2].partition("\n")[0]))
+    assert {"maps", "arrays", "tasks", "notebooks", "scales", "killed engines"} <= did
+    kinds = {
+        "client",
+        "controller",
+        "engine",
+        "pool",
+        "pool of kernels",
+        "schedulers",
+        "supervisor",
+        "viewer",
+    }
+    assert set(re.findall(r"^  (\w+(?: of \w+)?) .* → ", done.stdout, re.MULTILINE)) == kinds, done.stdout
+
+
 def test_results_as_json(home: Home) -> None:
     said = json.loads(run(home, "cli", "--json"))
     assert said["runs"] == 1
@@ -119,4 +147,4 @@ def test_results_as_json(home: Home) -> None:
 
 def test_each_benchmark_is_in_the_readme() -> None:
     text = (CHECKOUT / "benchmarks" / "README.md").read_text()
-    assert set(re.findall(r"`python benchmarks/(\w+)\.py`", text)) == {*CASES, "healing", "images"}
+    assert set(re.findall(r"`python benchmarks/(\w+)\.py(?: MINUTES)?`", text)) == {*CASES, "healing", "images", "soak"}

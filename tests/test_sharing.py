@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import resource
 import signal
 import socket
 import subprocess
@@ -298,15 +299,24 @@ def test_another_user_is_not_answered(lender: sharing.Lender) -> None:
     assert lender.lent.keys() == {token}
 
 
-def test_no_memory_is_no_failure(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    def memory(buffer: Any) -> int:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(sharing, "memory", memory)
-    data, lent = sharing.lend(numpy.ones(SIZE))
+def test_no_memory_is_no_failure(client: Any, array: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """The kernel refuses a memory file like a file on a full disk, here and on the engines."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limit = "import resource; before = resource.getrlimit(resource.RLIMIT_FSIZE); resource.setrlimit(resource.RLIMIT_FSIZE, (LEAST, before[1]))"
+    client[:].execute(limit.replace("LEAST", str(2**20)), block=True)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+        there = client[:].apply_sync(lambda one: (float(one.sum()), one * 2), array)
+        data, lent = sharing.lend(array)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        client[:].execute("resource.setrlimit(resource.RLIMIT_FSIZE, before)", block=True)
     assert lent == ()
-    assert pickle.loads(data).sum() == SIZE
-    assert "No space left" in caplog.text
+    assert (pickle.loads(data) == array).all()
+    assert "File too large" in caplog.text
+    for total, back in there:
+        assert total == pytest.approx(float(array.sum()))
+        assert (back == array * 2).all()
 
 
 def test_many_at_once(lender: sharing.Lender) -> None:

@@ -119,7 +119,8 @@ class Picture:
         for number, bar in enumerate(self.bars):
             row = self.engines.index(bar.engine)
             width = bar.completed - bar.started
-            axes.barh(row, width, left=bar.started - self.begun, height=0.7, color=self._colour(number))
+            left, colour = bar.started - self.begun, self._colour(number)
+            axes.barh(row, width, left=left, height=0.7, color=colour, edgecolor="white", linewidth=0.5)
         axes.set_yticks(range(len(self.engines)), ["engine {}".format(engine) for engine in self.engines])
         axes.invert_yaxis()
         axes.set_xlabel("seconds")
