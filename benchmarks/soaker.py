@@ -1,8 +1,8 @@
 """The client of `soak.py`, in a process of its own in the cluster's environment.
 
 Each line on stdin is a number of seconds. For so long it maps, sends arrays there and back, and has tasks,
-one after the other; then it prints one JSON object: how many it did, what was reported as failed, and what was
-lost. A result that is wrong, or that does not come, is lost. A task of an engine that was killed is reported.
+one after the other; then it prints one JSON object: how many it did, what was reported as failed, and what
+was lost. A result that is wrong or does not come is lost; a task of an engine that was killed is reported.
 """
 
 from __future__ import annotations

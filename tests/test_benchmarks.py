@@ -147,4 +147,9 @@ def test_results_as_json(home: Home) -> None:
 
 def test_each_benchmark_is_in_the_readme() -> None:
     text = (CHECKOUT / "benchmarks" / "README.md").read_text()
-    assert set(re.findall(r"`python benchmarks/(\w+)\.py(?: MINUTES)?`", text)) == {*CASES, "healing", "images", "soak"}
+    assert set(re.findall(r"`python benchmarks/(\w+)\.py(?: MINUTES)?`", text)) == {
+        *CASES,
+        "healing",
+        "images",
+        "soak",
+    }

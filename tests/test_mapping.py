@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import linecache
 import math
 import os
 import signal
@@ -17,8 +18,8 @@ from typing import Any, NoReturn
 import ipyparallel
 import pytest
 
-from ipython_cluster import MapError, imap, mapping, pmap, work
-from ipython_cluster.mapping import RemoteTraceback
+from ipython_cluster import MapError, finding, imap, mapping, pmap, work
+from ipython_cluster.telling import RemoteTraceback
 from tests.conftest import CHECKOUT, Cli, Home
 from tests.stand import Stand, stand
 from tests.workbench import until
@@ -148,6 +149,43 @@ def test_an_exception_is_the_functions_own(client: Any) -> None:
     free(client)
     found = pmap(inverse, range(3, 8), view=client, return_exceptions=True)
     assert [type(one) for one in found] == [float, float, ZeroDivisionError, float, float]
+
+
+def test_what_is_printed_is_printed_here(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    def speak(item: int) -> int:
+        import sys
+
+        print("item", item)
+        print("careful", file=sys.stderr)
+        return item
+
+    assert pmap(speak, range(20), view=client, progress=False) == list(range(20))
+    said = capsys.readouterr()
+    assert sorted(said.out.splitlines()) == sorted(f"item {item}" for item in range(20))
+    assert said.err == "careful\n" * 20
+    pmap(lambda item: print("x" * 10**6), range(4), view=client, progress=False)
+    assert len(capsys.readouterr().out) <= 4 * 1.1 * work.SAID
+    # An engine speaks as before afterwards.
+    task = client[0].apply_async(print, "by itself")
+    task.get(timeout=30)
+    until(lambda: task.stdout == "by itself\n", "it is heard")
+
+
+def test_a_traceback_has_the_lines_of_a_cell(client: Any) -> None:
+    """An engine has no file of a notebook's cell; who called the map has."""
+    name = "/tmp/ipykernel_1/2.py"
+    source = "def inverse(x):\n    return 1 / x\n\ndef outer(x):\n    return [inverse(y) for y in (x,)]\n"
+    linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(source, name, "exec"), space)
+    with pytest.raises(ZeroDivisionError) as caught:
+        pmap(space["outer"], [1, 0], view=client)
+    told = str(caught.value.__cause__)
+    assert f'File "{name}", line 2, in inverse\n    return 1 / x\n' in told
+    assert f'File "{name}", line 5, in ' in told
+    assert told.count("inverse(y)") == 1 + (sys.version_info < (3, 12)), (
+        "with its line, also in a comprehension"
+    )
 
 
 def test_what_cannot_be_sent(client: Any) -> None:
@@ -314,20 +352,20 @@ def test_no_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    monkeypatch.setattr(mapping, "_found", None)
+    monkeypatch.setattr(finding, "_found", None)
     with pytest.raises(MapError, match=r"(?s)no cluster was found: .*next: start one"):
         pmap(abs, [1])
 
 
 def test_the_cluster_is_found(there: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IPYTHONDIR", str(there.folder / "ipython"))
-    monkeypatch.setattr(mapping, "_found", None)
+    monkeypatch.setattr(finding, "_found", None)
     assert pmap(abs, [-1]) == [1]
-    client = mapping._client()
-    assert mapping._client() is client, "once"
+    client = finding.here()
+    assert finding.here() is client, "once"
     client.close()
     assert pmap(abs, [-2]) == [2]
-    mapping._client().close()
+    finding.here().close()
 
 
 def test_progress(client: Any, capsys: pytest.CaptureFixture[str]) -> None:

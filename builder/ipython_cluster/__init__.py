@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 _HELPERS = {
     "pmap": "mapping",
     "imap": "mapping",
-    "MapError": "mapping",
+    "MapError": "finding",
     "Results": "mapping",
     "picture": "drawing",
 }

@@ -10,7 +10,6 @@ import os
 import pickle
 import queue
 import signal
-import sys
 import time
 import weakref
 from collections import deque
@@ -18,33 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from ipython_cluster import sharing, work
+from ipython_cluster.finding import ENGINE_SECONDS, MapError, balanced
+from ipython_cluster.telling import RemoteTraceback, bar, repeat
 
 TASK_SECONDS = 0.1  # what a task shall take: long beside a message (4 ms), short beside a person's patience
 MESSAGE_SECONDS = 0.005  # what a task costs beside its items: smaller ones only add to it
 GROWTH = 64  # the next task has at most so many times the items
 MOST = 10_000  # items of a task: an input without end shall not be read without end
 AHEAD = 2  # tasks on their way for each engine: it shall not wait for the next one
-ENGINE_SECONDS = 30.0  # for engines to come, or to come back
 CANCEL_SECONDS = 0.5  # for tasks to end by themselves before they are interrupted
 INTERRUPT_SECONDS = 5.0
 SMALL = 64 * 1024  # bytes of a function that goes with every task
 
 WORK = Path(work.__file__).read_text(encoding="utf-8")
-
-
-class MapError(RuntimeError):
-    """A map cannot begin, or cannot go on; the message says why and what to do."""
-
-
-class RemoteTraceback(Exception):
-    """What an engine said of an exception: the cause of the exception that is raised here."""
-
-    def __init__(self, text):
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self):
-        return "on an engine, for {}".format(self.text)
 
 
 class Task:
@@ -98,6 +83,7 @@ def pmap(function, *iterables, view=None, retries=2, return_exceptions=False, pr
         TypeError: the function, or an item, cannot be sent.
         Exception: what the function raised, with the engine's traceback as its cause.
     """
+    __tracebackhide__ = True  # who reads a traceback looks for code of their own
     _endless(iterables)
     run = Run(function, iterables, view, retries, return_exceptions, progress, ordered=True)
     return Results(run.results(), run.tasks)
@@ -129,7 +115,7 @@ class Run:
             map(_length, iterables), default=None, key=lambda n: float("inf") if n is None else n
         )
         self.input = zip(*iterables)
-        self.client, self.view = _balanced(view)
+        self.client, self.view = balanced(view)
         self.function = function
         self._pack(shares=sharing.all_here(self.client._engines.values()))
         self.retries = retries
@@ -163,13 +149,14 @@ class Run:
 
     def results(self):
         """Submit and collect until all is done."""
+        __tracebackhide__ = True
         early, wanted = {}, 0  # results that are there before their turn
-        bar = _bar(self.progress, self.total, self.name)
+        shown = bar(self.progress, self.total, self.name)
         try:
             self._submit()
             while self.waiting or self.again:
                 for number, result in self._collect():
-                    bar.update(1)
+                    shown.update(1)
                     if not self.ordered:
                         yield number, result
                         continue
@@ -179,12 +166,13 @@ class Run:
                         wanted += 1
                 self._submit()
         finally:
-            bar.close()
+            shown.close()
             self._cancel()
             sharing.take_back(self.lent)
 
     def _collect(self):
         """What one task has brought: (number of the item, result)."""
+        __tracebackhide__ = True
         while True:
             try:
                 done = self.answers.get(timeout=1.0)
@@ -202,7 +190,8 @@ class Run:
         if answer is None:
             self._send(task, items, whole=True)
             return
-        seconds, data, count = answer
+        seconds, data, count, said = answer
+        repeat(*said)
         outcomes = pickle.loads(data) if isinstance(data, bytes) else data.open()
         told = done.metadata
         task.engine = told["engine_id"]
@@ -217,12 +206,13 @@ class Run:
             raise self._aborted(task.first + count, task.first + len(items) - 1)
 
     def _judge(self, number, outcome):
+        __tracebackhide__ = True
         if outcome[0]:
             return outcome[1]
         unsent = outcome[0] is None
         error = TypeError("item {}: {}".format(number, outcome[1])) if unsent else outcome[1]
         if outcome[2]:
-            error.__cause__ = RemoteTraceback("item {}:\n{}".format(number, outcome[2]))
+            error.__cause__ = RemoteTraceback("item {}:\n{}".format(number, outcome[2]), self.function)
         if not self.return_exceptions:
             raise error
         return error
@@ -371,53 +361,7 @@ class Run:
         return left
 
 
-# -- the cluster -----------------------------------------------------------------------------------------
-
-_found = None  # the client that was found, weakly: a notebook may close it
-
-
-def _client():
-    """The cluster that ``ipyparallel.Client()`` finds."""
-    global _found
-    import ipyparallel
-
-    client = _found and _found()
-    if client is None or client._closed:
-        try:
-            client = ipyparallel.Client()
-        except Exception as error:
-            raise MapError(
-                "no cluster was found: {}\n next: start one (ipython-builder up, or ipcluster start), or "
-                "name a client: view=…".format(error)
-            ) from error
-        _keep.append(client)
-        _found = weakref.ref(client)
-    return client
-
-
-_keep: list[object] = []  # as long as this process: making one takes a tenth of a second
-
-
-def _balanced(view):
-    """(client, load-balanced view) of whatever somebody names."""
-    client = _client() if view is None else getattr(view, "client", view)
-    targets = None if view in (None, client) else view.targets
-    if not client.ids:
-        try:
-            client.wait_for_engines(1, timeout=ENGINE_SECONDS, interactive=False)
-        except TimeoutError:
-            raise MapError(
-                "the cluster has no engines\n next: ipython-builder scale LABEL 4, or look at "
-                "`ipython-builder status`"
-            ) from None
-    if isinstance(targets, int):
-        targets = [targets]
-    if targets == "all":
-        targets = None
-    balanced = client.load_balanced_view(targets=targets)
-    balanced.block = False
-    balanced.retries = 0  # lost items are sent again here, which knows of them
-    return client, balanced
+# -- the function ----------------------------------------------------------------------------------------
 
 
 def _sent(text):
@@ -486,26 +430,3 @@ def _endless(iterables):
 def _short(item):
     text = repr(item[0] if len(item) == 1 else item)
     return text if len(text) < 80 else text[:77] + "..."
-
-
-class _NoBar:
-    def update(self, count):
-        pass
-
-    def close(self):
-        pass
-
-
-def _bar(wanted, total, name):
-    """A progress bar, if it is wanted and can be had; it shows itself after half a second."""
-    if wanted is None:
-        wanted = sys.stderr is not None and (
-            sys.stderr.isatty() or "ipykernel" in type(sys.stderr).__module__
-        )
-    if not wanted:
-        return _NoBar()
-    try:
-        from ipyparallel.util import progress
-    except ImportError:
-        return _NoBar()
-    return progress(total=total, desc=name, unit="item", delay=0.5, file=sys.stderr)

@@ -3,11 +3,14 @@
 So it needs nothing but Python there, whichever cluster it is.
 """
 
+import contextlib
+import io
 import pickle
 import time
 import traceback
 from typing import Any
 
+SAID = 2**20  # characters of what a task prints that are kept
 KEPT = 2  # functions that an engine remembers; none from shared memory, which would not be freed
 _functions: dict[bytes, Any] = {}  # digest -> function
 
@@ -24,9 +27,9 @@ def run(digest, packed, items, keep_going):
 
     Returns:
         None where the function would be needed; else seconds of all items together, outcomes, pickled or as a
-        parcel of shared memory, and how many there are: fewer than items where one failed, or the
-        task was cancelled. An outcome is `(True, result)`, `(False, exception, traceback as text)`, or
-        `(None, why it cannot be sent, traceback as text)`.
+        parcel of shared memory, how many there are (fewer than items where one failed, or the task was
+        cancelled), and what was printed, to stdout and to stderr. An outcome is `(True, result)`, `(False,
+        exception, traceback as text)`, or `(None, why it cannot be sent, traceback as text)`.
     """
     if digest in _functions:
         function = _functions[digest]
@@ -42,16 +45,18 @@ def run(digest, packed, items, keep_going):
             _functions[digest] = function
     cancelled = _cancelled()
     outcomes: list[Any] = []
+    out, err = Said(), Said()
     begun = time.perf_counter()
-    for arguments in pickle.loads(items) if isinstance(items, bytes) else items:
-        if cancelled():
-            break
-        try:
-            outcomes.append((True, function(*arguments)))
-        except Exception as error:  # not KeyboardInterrupt: that is how a task is cancelled
-            outcomes.append((False, error, _told(error)))
-            if not keep_going:
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        for arguments in pickle.loads(items) if isinstance(items, bytes) else items:
+            if cancelled():
                 break
+            try:
+                outcomes.append((True, function(*arguments)))
+            except Exception as error:  # not KeyboardInterrupt: that is how a task is cancelled
+                outcomes.append((False, error, _told(error)))
+                if not keep_going:
+                    break
     seconds = time.perf_counter() - begun
     try:
         data = _shared(outcomes) or dumps(outcomes)
@@ -60,7 +65,19 @@ def run(digest, packed, items, keep_going):
             pickle.loads(dumps([outcome for outcome in outcomes if not outcome[0]]))
     except Exception:
         data = dumps(list(map(_sendable, outcomes)))
-    return seconds, data, len(outcomes)
+    return seconds, data, len(outcomes), (out.getvalue(), err.getvalue())
+
+
+class Said(io.StringIO):
+    """What is printed, up to a size."""
+
+    def write(self, text):
+        room = SAID - self.tell()
+        if room > 0:
+            super().write(
+                text if len(text) <= room else text[:room] + "\n[what else was printed is left out]\n"
+            )
+        return len(text)
 
 
 def dumps(value, callback=None, again=None):
