@@ -93,8 +93,13 @@ def work(client: Any, seconds: float, draw: random.Random) -> Counts:
                     counts[f"lost: {error}"] += 1
             except RemoteError as error:
                 counts[f"lost: {error.ename}: {error.evalue}"] += 1
-            if kind is not mapped:  # views keep results until they are told not to; a map keeps nothing
-                client.purge_everything()
+            if kind is mapped and not client.outstanding:
+                continue  # a map keeps nothing
+            late = list(client.outstanding)
+            if late and not client.wait(late, timeout=LIMIT):
+                counts[f"lost: no end within {LIMIT:.0f} s ({kind.__name__})"] += 1
+                client.outstanding.clear()
+            client.purge_everything()  # views keep results until they are told not to
     return counts
 
 

@@ -68,6 +68,14 @@ def test_the_same_as_the_builtin(client: Any) -> None:
     assert len(set(found)) == 1, "one engine was named"
 
 
+def test_a_client_keeps_nothing_of_a_map(client: Any) -> None:
+    pmap(str, range(1000), view=client)
+    before = len(client.history), len(client.metadata), len(client.results)
+    for _ in range(3):
+        pmap(str, range(1000), view=client)
+    assert (len(client.history), len(client.metadata), len(client.results)) == before
+
+
 def test_what_a_function_uses_goes_with_it(client: Any) -> None:
     offset = 3
 

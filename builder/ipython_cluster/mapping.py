@@ -86,7 +86,8 @@ def pmap(function, *iterables, view=None, retries=2, return_exceptions=False, pr
     __tracebackhide__ = True  # who reads a traceback looks for code of their own
     _endless(iterables)
     run = Run(function, iterables, view, retries, return_exceptions, progress, ordered=True)
-    return Results(run.results(), run.tasks)
+    found = list(run.results())
+    return Results(found, run.tasks)
 
 
 def imap(function, *iterables, view=None, ordered=True, retries=2, return_exceptions=False, progress=None):
@@ -263,6 +264,8 @@ class Run:
             raise self._unsendable(task, items) from None
         packed = self.packed if whole or self.small else None
         sent = self.view.apply_async(self.task, self.digest, packed, data, self.return_exceptions)
+        if self.client.history[-1:] == sent.msg_ids:
+            self.client.history.pop()  # it would keep a word of each for ever
         self.waiting[sent] = task, items
         if lent:
             sent.add_done_callback(lambda _: sharing.take_back(lent))
