@@ -19,7 +19,7 @@ import ipyparallel
 import numpy
 import pytest
 
-from ipython_cluster import imap, pmap, sharing
+from ipython_cluster import imap, lending, pmap, sharing
 from tests.conftest import CHECKOUT
 from tests.stand import Stand, stand
 from tests.workbench import until
@@ -240,36 +240,36 @@ def test_engines_elsewhere_get_it_the_ordinary_way(tmp_path: Path, array: Any) -
 
 
 @pytest.fixture
-def lender() -> sharing.Lender:
-    return sharing.Lender()
+def lender() -> lending.Lender:
+    return lending.Lender()
 
 
-def test_what_was_taken_back_is_not_to_be_had(lender: sharing.Lender) -> None:
+def test_what_was_taken_back_is_not_to_be_had(lender: lending.Lender) -> None:
     token = lender.lend(b"a" * 100)
-    with sharing.borrow(lender.address, token) as found:
+    with lending.borrow(lender.address, token) as found:
         assert found[:] == b"a" * 100
         with pytest.raises(TypeError):
             found[0] = 1
     lender.take_back([token, token])
     with pytest.raises(LookupError, match="taken back"):
-        sharing.borrow(lender.address, token)
+        lending.borrow(lender.address, token)
     with pytest.raises(LookupError, match="is gone"):
-        sharing.borrow("ipython-cluster-nobody", token)
+        lending.borrow("ipython-cluster-nobody", token)
 
 
 def test_what_is_handed_over_can_be_claimed_once(
-    lender: sharing.Lender, monkeypatch: pytest.MonkeyPatch
+    lender: lending.Lender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    token = sharing.hand_over(lender.address, b"b" * 10)
+    token = lending.hand_over(lender.address, b"b" * 10)
     assert lender.claim(token)[:] == b"b" * 10
     with pytest.raises(LookupError):
         lender.claim(token)
-    monkeypatch.setattr(sharing, "KEPT_SECONDS", -1)
-    sharing.hand_over(lender.address, b"c")
+    monkeypatch.setattr(lending, "KEPT_SECONDS", -1)
+    lending.hand_over(lender.address, b"c")
     assert not lender.received, "nobody has asked for it"
 
 
-def test_nobody_can_write_into_it(lender: sharing.Lender) -> None:
+def test_nobody_can_write_into_it(lender: lending.Lender) -> None:
     token = lender.lend(b"d" * 10)
     descriptor = lender.lent[token]
     with pytest.raises(PermissionError):
@@ -278,7 +278,7 @@ def test_nobody_can_write_into_it(lender: sharing.Lender) -> None:
         os.ftruncate(descriptor, 1)
 
 
-def test_noise_and_silence_do_no_harm(lender: sharing.Lender) -> None:
+def test_noise_and_silence_do_no_harm(lender: lending.Lender) -> None:
     token = lender.lend(b"e")
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as silent:
         silent.connect("\0" + lender.address)
@@ -286,14 +286,14 @@ def test_noise_and_silence_do_no_harm(lender: sharing.Lender) -> None:
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
                 line.connect("\0" + lender.address)
                 line.send(said)
-        assert sharing.borrow(lender.address, token)[:] == b"e"
+        assert lending.borrow(lender.address, token)[:] == b"e"
 
 
-def test_another_user_is_not_answered(lender: sharing.Lender) -> None:
+def test_another_user_is_not_answered(lender: lending.Lender) -> None:
     if os.getuid():
         pytest.skip("only root can be somebody else")
     token = lender.lend(b"secret")
-    program = f"import os\nfrom ipython_cluster import sharing\nos.setuid(65534)\nsharing.borrow({lender.address!r}, {token!r})"
+    program = f"import os\nfrom ipython_cluster import lending\nos.setuid(65534)\nlending.borrow({lender.address!r}, {token!r})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert "LookupError: the memory of an array" in done.stderr
     assert lender.lent.keys() == {token}
@@ -319,12 +319,12 @@ def test_no_memory_is_no_failure(client: Any, array: Any, caplog: pytest.LogCapt
         assert (back == array * 2).all()
 
 
-def test_many_at_once(lender: sharing.Lender) -> None:
+def test_many_at_once(lender: lending.Lender) -> None:
     tokens = [lender.lend(str(number).encode()) for number in range(50)]
     found: dict[int, bytes] = {}
 
     def get(number: int) -> None:
-        found[number] = sharing.borrow(lender.address, tokens[number])[:]
+        found[number] = lending.borrow(lender.address, tokens[number])[:]
 
     threads = [threading.Thread(target=get, args=(number,)) for number in range(50)]
     for one in threads:

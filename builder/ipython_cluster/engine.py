@@ -22,7 +22,7 @@ sys.modules.setdefault("debugpy", None)  # type: ignore[arg-type]
 from ipyparallel import error  # noqa: E402
 from ipyparallel.engine import app  # noqa: E402
 
-from ipython_cluster import sharing  # noqa: E402
+from ipython_cluster import lending, sharing  # noqa: E402
 from ipython_cluster.channel import Channel  # noqa: E402
 from ipython_cluster.registration import HURRIED, Registration, hurry  # noqa: E402
 
@@ -78,7 +78,7 @@ class Engine(app.IPEngine):
 
     def start(self):
         sharing.install()
-        self.ident = sharing.located(self.ident)
+        self.ident = lending.located(self.ident)
         self.channel = Channel() if self.number is None else Channel("engine", self.number)
         self.registration = Registration(self)
         self.channel.listen(self.registration.told)

@@ -16,7 +16,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from ipython_cluster import sharing, work
+from ipython_cluster import lending, sharing, work
 from ipython_cluster.finding import ENGINE_SECONDS, MapError, balanced
 from ipython_cluster.telling import RemoteTraceback, bar, repeat
 
@@ -118,7 +118,7 @@ class Run:
         self.input = zip(*iterables)
         self.client, self.view = balanced(view)
         self.function = function
-        self._pack(shares=sharing.all_here(self.client._engines.values()))
+        self._pack(shares=lending.all_here(self.client._engines.values()))
         self.retries = retries
         self.return_exceptions = return_exceptions
         self.ordered = ordered
@@ -255,7 +255,7 @@ class Run:
         return max(1, min(self.size, max(fair, int(MESSAGE_SECONDS / self.each))))
 
     def _send(self, task, items, whole=False):
-        if self.shares and not sharing.all_here(self.client._engines.values()):
+        if self.shares and not lending.all_here(self.client._engines.values()):
             sharing.take_back(self.lent)
             self._pack(shares=False)  # an engine has come that is elsewhere
         try:
