@@ -236,6 +236,23 @@ def test_a_killed_pool_takes_no_kernel_with_it(home: Home, python: Path) -> None
         assert FORKED in there("run", HOW)
 
 
+def test_a_pool_that_is_stopped_keeps_nobody_waiting_twice(home: Home, python: Path) -> None:
+    with jupyter(home, python) as there:
+        there("specs", {"forked": spec(python, "colorsys")})
+        (pool,) = there("pools")
+        os.kill(pool, signal.SIGSTOP)
+        first = there("start", "forked")
+        assert "ipykernel_launcher" in there("run", HOW)
+        second = there("start", "forked")
+        assert "ipykernel_launcher" in there("run", HOW)
+        os.kill(pool, signal.SIGCONT)
+        # What it forks too late is ended: that kernel is there already.
+        until(lambda: processes.below({pool}) == {pool}, "nothing of it is left")
+        until(lambda: FORKED in (there("start", "forked"), there("run", HOW))[1], "it serves again")
+        assert alive(first)
+        assert alive(second)
+
+
 def test_what_was_installed_since_is_seen(home: Home, python: Path, tmp_path: Path) -> None:
     for version in ("1", "2"):
         wheel(tmp_path, "changing", version, changing=f"version = {version}\n")

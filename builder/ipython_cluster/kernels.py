@@ -180,7 +180,7 @@ class Kernels(Preloader):
         nothing = os.open(os.devnull, os.O_RDONLY)
         for number, descriptor in enumerate((nothing, *handed)):
             os.dup2(descriptor, number)
-        os.close(nothing)
+            os.close(descriptor)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.chdir(request["cwd"])
         added = {name: value for name, value in os.environ.items() if name not in self.variables}

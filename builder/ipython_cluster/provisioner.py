@@ -114,10 +114,12 @@ class Pool:
         self.wanted = wanted
         self.changed = threading.Condition()
         self.ready = False
+        self.deaf = False  # whether it let somebody wait, and has said nothing since
         self.refused = None  # why it forks nothing
         self.importing = None
         self.stale = False  # whether it imported what is no longer there
         self.left_out = {}
+        self.asked: set[int] = set()  # numbers of requests that somebody waits for
         self.answers: dict[int, Any] = {}  # number of a request -> what it said
         self.codes: dict[int, int] = {}  # pid -> exit code
         self.requests = 0
@@ -175,10 +177,16 @@ class Pool:
     def hear(self, message, handed):
         with self.changed:
             if "number" in message:
-                self.answers[message["number"]] = message, handed
+                if message["number"] in self.asked:
+                    self.answers[message["number"]] = message, handed
+                else:  # too late: that kernel was started the ordinary way
+                    for descriptor in handed:
+                        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                        os.close(descriptor)
                 self.stale = message.get("stale", False)
             if "ended" in message:
                 self.codes[message["ended"]] = message["code"]
+            self.deaf = False
             self.ready = message.get("ready", self.ready)
             self.refused = message.get("refused", self.refused)
             self.importing = message.get("importing", self.importing)
@@ -188,7 +196,7 @@ class Pool:
     def fork(self, wanted):
         """A new kernel's process; None where it has to be started the ordinary way."""
         with self.changed:
-            if not self.ready:
+            if not self.ready or self.deaf:
                 return None
             self.requests += 1
             number = self.requests
@@ -198,7 +206,10 @@ class Pool:
             except OSError as error:  # it is gone, stopped, or all that is too much for a message
                 get_logger().debug("a kernel is started without its pool: %s", error)
                 return None
-            self.changed.wait_for(lambda: number in self.answers or not self.ready, ANSWER_SECONDS)
+            self.asked.add(number)
+            answered = self.changed.wait_for(lambda: number in self.answers or not self.ready, ANSWER_SECONDS)
+            self.deaf = not answered
+            self.asked.discard(number)
             message, handed = self.answers.pop(number, ({}, []))
         return Process(message["pid"], handed[0], self) if "pid" in message else None
 
