@@ -92,7 +92,8 @@ def work(client: Any, seconds: float, draw: random.Random) -> Counts:
                 else:
                     counts[f"lost: {error}"] += 1
             except RemoteError as error:
-                counts[f"lost: {error.ename}: {error.evalue}"] += 1
+                reported = error.ename == "EngineError"
+                counts["reported" if reported else f"lost: {error.ename}: {error.evalue}"] += 1
             if kind is mapped and not client.outstanding:
                 continue  # a map keeps nothing
             late = list(client.outstanding)

@@ -489,6 +489,24 @@ def test_what_cannot_be_pickled_fails_at_once(there: Stand) -> None:
     assert (tasks["queued"], tasks["running"], tasks["failed"]) == (0, 0, 2)
 
 
+def test_an_engine_that_dies_while_its_task_is_made(there: Stand) -> None:
+    """It was chosen already, and large arguments take a while: nobody would answer, and the client would wait."""
+    rc = there.client()
+
+    class Late:
+        def __reduce__(self) -> tuple[Any, ...]:
+            if 0 in rc.ids:
+                there.kill("engine", 0)
+                there.tell("controller", lost=there.uuids[0])
+                until(lambda: 0 not in rc.ids, "the client knows")
+            return pow, (2, 5)
+
+    late = Late()
+    tasks = [rc[0].apply_async(str, late), rc[1].apply_async(str, late)]
+    assert [got(task) for task in tasks] == ["EngineError", "32"]
+    assert not rc.outstanding
+
+
 def test_a_task_that_ends_its_engine(there: Stand, tmp_path: Path) -> None:
     rc = there.client()
     view = rc.load_balanced_view()

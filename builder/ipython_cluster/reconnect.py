@@ -23,6 +23,7 @@ ASK_SECONDS = 1.0  # between two questions; the first is asked as long after the
 ROUNDS = 4  # after which there is more time between them
 REQUEST_SECONDS = 5.0  # for answers to what is no task
 GONE_SECONDS = 30.0  # for the engines to come to the new controller
+GONE = "the engine of task {!r} died before the task was sent to it"
 LOST = "the connection broke, or the controller was restarted, while task {!r} or its result was on its way"
 
 log = logging.getLogger("ipython_cluster")
@@ -30,6 +31,7 @@ log = logging.getLogger("ipython_cluster")
 
 def extend(module):
     """Give `module`, which is ipyparallel.client.client, clients that watch their connection."""
+    strand_late_ones(module)
     stock = module.Client._connect
 
     def _connect(self, sshserver, ssh_kwargs, timeout):
@@ -65,6 +67,32 @@ def extend(module):
         module.Client._connect = _connect
     else:
         log.warning("this ipyparallel's client cannot outlive its controller")
+
+
+def strand_late_ones(module):
+    """Have a task fail whose engine dies between its choice and the sending: large arguments take a while.
+
+    The stock client fails what it knows to be on an engine when that one goes, and does not know of this.
+    """
+    send = module.Client._send
+
+    def _send(self, stream, *args, **options):
+        future = send(self, stream, *args, **options)
+        ident = options.get("ident")
+        if ident and options.get("track_outstanding") and stream is self._mux_stream:
+            uuid = (ident[-1] if isinstance(ident, list) else ident).decode()
+            if uuid not in self._engines.values():
+                self._io_loop.add_callback(strand, self, future, uuid)
+        return future
+
+    module.Client._send = _send
+
+
+def strand(client, future, uuid):
+    """Fail this task; in the thread that hears of engines, so after what it had to do for this one."""
+    if not future.done():
+        client.outstanding.add(future.msg_id)
+        client._handle_apply_reply(lost_reply(client, future.msg_id, uuid, GONE))
 
 
 def controller_of(client, timeout):
@@ -260,11 +288,7 @@ class Watch:
     @staticmethod
     def fail(client, msg_ids, uuid):
         for msg_id in msg_ids:
-            msg = client.session.msg("apply_reply", failure(msg_id))
-            msg["parent_header"]["msg_id"] = msg_id
-            if uuid is not None:
-                msg["metadata"]["engine"] = uuid
-            client._handle_apply_reply(msg)
+            client._handle_apply_reply(lost_reply(client, msg_id, uuid))
 
     @staticmethod
     def fail_requests(client, requests):
@@ -281,8 +305,17 @@ class Watch:
                 client._unregister_engine({"content": {"id": eid, "uuid": uuid}})
 
 
-def failure(msg_id):
+def lost_reply(client, msg_id, uuid, why=LOST):
+    """An answer that nobody has sent: this task, of that engine if it was one's, is lost."""
+    msg = client.session.msg("apply_reply", failure(msg_id, why))
+    msg["parent_header"]["msg_id"] = msg_id
+    if uuid is not None:
+        msg["metadata"]["engine"] = uuid
+    return msg
+
+
+def failure(msg_id, why=LOST):
     try:
-        raise error.EngineError(LOST.format(msg_id))
+        raise error.EngineError(why.format(msg_id))
     except error.EngineError:
         return error.wrap_exception()
