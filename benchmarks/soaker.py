@@ -82,6 +82,7 @@ def work(client: Any, seconds: float, draw: random.Random) -> Counts:
         for kind in kinds:
             try:
                 kind(client, counts, draw)
+                tidy(client, counts, kind.__name__)
             except (EngineError, NoEnginesRegistered):
                 counts["reported"] += 1
             except ipyparallel.TimeoutError:
@@ -94,14 +95,18 @@ def work(client: Any, seconds: float, draw: random.Random) -> Counts:
             except RemoteError as error:
                 reported = error.ename == "EngineError"
                 counts["reported" if reported else f"lost: {error.ename}: {error.evalue}"] += 1
-            if kind is mapped and not client.outstanding:
-                continue  # a map keeps nothing
-            late = list(client.outstanding)
-            if late and not client.wait(late, timeout=LIMIT):
-                counts[f"lost: no end within {LIMIT:.0f} s ({kind.__name__})"] += 1
-                client.outstanding.clear()
-            client.purge_everything()  # views keep results until they are told not to
+    tidy(client, counts, "at the end")
     return counts
+
+
+def tidy(client: Any, counts: Counts, what: str) -> None:
+    """See that nothing is left of what has ended. Views keep results until they are told not to."""
+    late = list(client.outstanding)
+    if late and not client.wait(late, timeout=LIMIT):
+        counts[f"lost: no end within {LIMIT:.0f} s ({what})"] += 1
+        client.outstanding.clear()
+    if what != mapped.__name__:  # a map keeps nothing
+        client.purge_everything()
 
 
 def main() -> None:

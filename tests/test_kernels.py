@@ -140,6 +140,8 @@ print(json.dumps({
     "leader": os.getsid(0) == os.getpid(), "group": os.getpgid(0) == os.getpid(),
     "display": type(shell.display_pub).__name__, "formatters": sorted(shell.display_formatter.formatters),
     "stdin": os.read(0, 1).decode() if os.path.samestat(os.fstat(0), os.stat("/dev/null")) else "",
+    "dirs": list(map(str, _dh)), "in": In[-1][:20], "start": shell.starting_dir, "out_is": Out is _oh,
+    "hidden": sorted(name for name in shell.user_ns_hidden if not name.startswith("_")),
     "app": type(shell.kernel.parent).__name__, "umask": os.umask(0o022),
 }))
 """
@@ -170,17 +172,20 @@ def test_a_forked_kernel_is_what_an_ordinary_one_is(home: Home, python: Path) ->
     assert seen["forked"]["magic"] == "all"
 
 
-def test_kernels_of_a_pool_are_not_alike(home: Home, python: Path) -> None:
+def test_kernels_of_a_pool_are_not_alike(home: Home, python: Path, tmp_path: Path) -> None:
     """They share what was imported, and nothing that has to be another one."""
-    with jupyter(home, python) as there:
-        there("specs", {"forked": spec(python, "random", "tempfile")})
-        code = "import os, random, tempfile, uuid; print(random.random(), tempfile.mktemp(), uuid.uuid4(), os.getpid())"
+    (tmp_path / "made_early.py").write_text(
+        "import random\nfree = random.Random()\nfixed = random.Random(1)\n"
+    )
+    with jupyter(home, python, PYTHONPATH=str(tmp_path)) as there:
+        there("specs", {"forked": spec(python, "random", "tempfile", "made_early")})
+        code = "import made_early, os, random, tempfile, uuid; print(random.random(), tempfile.mktemp(), uuid.uuid4(), os.getpid(), made_early.free.random())"
         said = []
         for _ in range(2):
             there("start", "forked")
             said.append(there("run", code).split())
             there("run", "random.left = 5")
-        assert there("run", "print(random.left)") == "5"
+        assert there("run", "print(random.left, round(made_early.fixed.random(), 3))") == "5 0.134"
         there("start", "forked")
         assert there("run", "import random; print(hasattr(random, 'left'))") == "False"
     assert all(one != other for one, other in zip(*said, strict=True))
@@ -201,7 +206,7 @@ def test_it_is_interrupted_restarted_and_ended(home: Home, python: Path) -> None
         there("signal", int(signal.SIGKILL))
         assert there("ended") == -signal.SIGKILL
         there("start", "forked")
-        there("begin", "import os; os._exit(7)")
+        there("begin", "import os, time; time.sleep(1); os._exit(7)")
         assert there("ended") == 7
         third = there("start", "forked")
         assert there("run", LOADED) == "True"
@@ -273,8 +278,9 @@ def test_what_was_installed_since_is_seen(home: Home, python: Path, tmp_path: Pa
         assert there("run", "import changing; print(changing.version)") == "2"
 
 
-def test_what_cannot_be_forked_starts_as_before(home: Home, python: Path) -> None:
+def test_what_cannot_be_forked_starts_as_before(home: Home, python: Path, tmp_path: Path) -> None:
     spelled = {
+        "wrapped": spec(python, argv=["/usr/bin/env", "OTHER=1", str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]),
         "arguments": spec(python, argv=[str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}", "--no-stdout"]),
         "other": spec(python, argv=[str(python), "-c", "from ipykernel.kernelapp import launch_new_instance as start; start()", "-f", "{connection_file}"]),
     }  # fmt: skip
@@ -286,6 +292,45 @@ def test_what_cannot_be_forked_starts_as_before(home: Home, python: Path) -> Non
         there("start", "forked", {"OTHER": "yes"})
         assert FORKED not in there("run", HOW)
         assert there("run", "import os; print(os.environ['OTHER'])") == "yes"
+        # What is looked for in the kernel's own folder was not found by a pool.
+        cwd = there("run", "import os; print(os.getcwd())")
+        Path(cwd, "matplotlibrc").write_text("lines.linewidth: 7\n")
+        there("start", "forked")
+        assert FORKED not in there("run", HOW)
+    with jupyter(home, python, PYTHONPATH="src") as there:
+        assert there("specs", {"forked": spec(python, "colorsys")}) == []
+        there("start", "forked")
+        assert FORKED not in there("run", HOW)
+
+
+def test_a_module_that_adds_to_the_path_makes_nothing_stale(home: Home, python: Path, tmp_path: Path) -> None:
+    (tmp_path / "vendored").mkdir()
+    (tmp_path / "vendoring.py").write_text(f"import sys\nsys.path.append({str(tmp_path / 'vendored')!r})\n")
+    with jupyter(home, python, PYTHONPATH=str(tmp_path)) as there:
+        there("specs", {"forked": spec(python, "vendoring")})
+        for number in range(2):
+            # Nor does a file beside the modules, which is no installation.
+            (tmp_path / f"saved-{number}.txt").touch()
+            there("start", "forked")
+            assert FORKED in there("run", HOW)
+
+
+def test_numerical_libraries_have_their_threads(home: Home, cli: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "numerical"
+    notebook(
+        folder / "main.ipynb",
+        "import numexpr, numpy, threadpoolctl, os",
+        HOW,
+        "print({one['num_threads'] for one in threadpoolctl.threadpool_info()}, numexpr.get_num_threads(), len(os.sched_getaffinity(0)))",
+    )
+    (folder / "requirements.txt").write_text("numpy\nnumexpr\n")
+    cli("up", folder, "-n", "0", "--label", "main", check=True)
+    warm(cli)
+    cli("run", "main", "main.ipynb", check=True)
+    how, said = outputs(folder / "main.ipynb")
+    assert FORKED in how
+    processors = len(os.sched_getaffinity(0))
+    assert said == f"{{{processors}}} {min(processors, 8)} {processors}"
 
 
 def test_modules_that_cannot_be_shared_are_left_out(home: Home, python: Path, tmp_path: Path) -> None:

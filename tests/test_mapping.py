@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import ipyparallel
+import numpy
 import pytest
 
 from ipython_cluster import MapError, finding, imap, mapping, pmap, work
@@ -104,6 +105,20 @@ def test_one_that_is_reached_early_is_many_items_later(client: Any) -> None:
     assert len(found.tasks) < 200
     assert {task.engine for task in found.tasks} == set(client.ids)
     assert all(task.submitted <= task.started <= task.completed for task in found.tasks)
+
+
+def test_short_items_at_the_start_are_no_promise(client: Any) -> None:
+    def nap(item: int) -> int:
+        import time
+
+        time.sleep(0 if item < 4 else 0.1)
+        return item
+
+    found = pmap(nap, range(60), view=client)
+    assert found == list(range(60))
+    assert max(task.count for task in found.tasks) <= 60 / ENGINES / 2 + 1, (
+        "all the rest did not go to one engine"
+    )
 
 
 def test_items_that_take_long_are_sent_singly(client: Any) -> None:
@@ -335,6 +350,20 @@ def test_no_item_is_computed_twice(client: Any, tmp_path: Path) -> None:
 
     pmap(count, range(3000), view=client)
     assert sorted(map(int, (tmp_path / "log").read_text().split())) == list(range(3000))
+
+
+def test_a_write_into_what_is_shared_says_what_to_do(client: Any) -> None:
+    def change(array: Any) -> None:
+        array[0] = 1
+
+    with pytest.raises(ValueError) as caught:
+        pmap(change, [numpy.zeros(2**18)], view=client)
+    assert "a = a.copy()" in str(caught.value.__cause__)
+
+
+def test_what_is_no_cluster_is_named() -> None:
+    with pytest.raises(TypeError, match="view= takes a Client or one of its views, and not 'mine'"):
+        pmap(str, [1], view="mine")
 
 
 def test_no_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

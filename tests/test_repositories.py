@@ -94,7 +94,13 @@ def test_the_repositorys_own_jupyterlab_serves(cli: Cli, tmp_path: Path) -> None
     notebook(folder / "one.ipynb", "1")
     (folder / "requirements.txt").write_text(pinned.split()[0] + "\n")
     made = cli("up", folder, "-n", "1", "--label", "main", "--json", check=True).json
-    assert Workspace(made["url"], made["password"]).request("GET", "api/kernelspecs").ok
+    workspace = Workspace(made["url"], made["password"])
+    assert workspace.request("GET", "api/kernelspecs").ok
+    page = workspace.request("GET", "lab")
+    assert page.ok
+    assert "JupyterLab Error" not in page.text
+    assert workspace.request("GET", "lab/api/extensions").ok
+    assert workspace.request("GET", "api/terminals").ok, "its server extensions are there"
     command = Path(f"/proc/{made['viewer']['pid']}/cmdline").read_bytes().split(b"\0")[0].decode()
     assert command == str(tmp_path / "home/state/ipython-builder/clusters/main/kept/env/bin/python")
     cli("run", "main", "one.ipynb", check=True)

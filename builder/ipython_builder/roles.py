@@ -87,6 +87,10 @@ def environ(record: Record, home: Home, caller: Mapping[str, str]) -> dict[str, 
         # Installing is what the thin environment is for; a user-wide site would leak between clusters.
         "PYTHONNOUSERSITE": "1",
     }  # fmt: skip
+    if record.viewer_environment is None:
+        # The repository's own JupyterLab looks below its prefix, and that is the thin environment.
+        result["JUPYTERLAB_DIR"] = str(below / "share/jupyter/lab")
+        result["JUPYTER_CONFIG_PATH"] = f"{home.thin / 'etc/jupyter'}:{below / 'etc/jupyter'}"
     if record.contained:
         result["HOME"] = str(home.kept)  # the image's own may not be writable
     return result

@@ -1,5 +1,7 @@
 """The cluster that a map works on: the one that is named, or the one that ``ipyparallel.Client()`` finds."""
 
+import sys
+
 ENGINE_SECONDS = 30.0  # for engines to come, or to come back
 
 _found = None  # for as long as this process: making a client takes a tenth of a second
@@ -35,9 +37,11 @@ def balanced(view):
     __tracebackhide__ = True
     client = here() if view is None else getattr(view, "client", view)
     targets = None if view in (None, client) else view.targets
+    if not hasattr(client, "load_balanced_view"):
+        raise TypeError("view= takes a Client or one of its views, and not {!r}".format(view))
     if not client.ids:
         try:
-            client.wait_for_engines(1, timeout=ENGINE_SECONDS, interactive=False)
+            wait(client)
         except TimeoutError:
             raise MapError(
                 "the cluster has no engines\n next: ipython-builder scale LABEL 4, or look at "
@@ -51,3 +55,16 @@ def balanced(view):
     found.block = False
     found.retries = 0  # lost items are sent again by the map, which knows of them
     return client, found
+
+
+def wait(client):
+    """Wait for an engine, and say so.
+
+    Raises:
+        TimeoutError: none came.
+    """
+    try:
+        client.wait_for_engines(1, timeout=1, interactive=False)
+    except TimeoutError:
+        print("waiting for engines, {:.0f} s at most …".format(ENGINE_SECONDS), file=sys.stderr, flush=True)
+        client.wait_for_engines(1, timeout=ENGINE_SECONDS, interactive=False)

@@ -20,6 +20,7 @@ import signal  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
+import time  # noqa: E402
 import traceback  # noqa: E402
 
 from ipython_cluster.preloading import (  # noqa: E402
@@ -50,12 +51,13 @@ class Kernels(Preloader):
         settings = json.loads(self.given)
         self.command = settings.pop("command")
         super().__init__(**settings)
+        if importlib.util.find_spec("threadpoolctl") is None:
+            self.limited = ()  # nothing could give them their threads back: those that start any are left out
         self.line = line
         self.server = os.getppid()
         self.variables = dict(os.environ)  # as they were before any import added to them
         self.before = descriptors()
-        self.folders: list[str] = []  # of settings
-        self.found = sources(())
+        self.sources: dict[str, float] = {}  # what kernels are made of -> when it was changed
         self.living: dict[int, int] = {}  # descriptor of a kernel's end -> pid
 
     def tell(self, **facts):
@@ -64,7 +66,7 @@ class Kernels(Preloader):
     def again(self):
         os.environ[SETTINGS] = self.given
         os.set_inheritable(self.line.fileno(), True)
-        os.execv(self.command[0], self.command)  # noqa: S606
+        os.execvp(self.command[0], self.command)  # noqa: S606
 
     # -- before the fork ---------------------------------------------------------------------------
 
@@ -77,8 +79,10 @@ class Kernels(Preloader):
         from ipykernel.compiler import XCachingCompiler
         from ipykernel.zmqshell import ZMQInteractiveShell
 
-        config, self.folders = configured()
-        self.found = sources(self.folders)
+        # Before anything imports numpy: a configuration may do that.
+        os.environ.update(dict.fromkeys(self.limited, "1"))
+        config, folders = configured()
+        self.sources = changed(sources(folders))
         config.IPKernelApp.connection_file = ""  # by such a section packages know a kernel
         config.HistoryManager.enabled = False  # its thread must not exist yet; a kernel has its own
         ZMQInteractiveShell.instance(config=config, compiler_class=XCachingCompiler)
@@ -89,7 +93,12 @@ class Kernels(Preloader):
                 continue  # another version has no such module
         # As a kernel has it before its first cell.
         os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+        reason = left_behind(self.before)
+        if reason:
+            return "before anything is imported there is " + reason
         self.import_all()
+        if "matplotlib" in sys.modules:
+            self.sources.update(changed([sys.modules["matplotlib"].matplotlib_fname()]))
         if "MPLBACKEND" not in self.variables:
             del os.environ["MPLBACKEND"]
         return left_behind(self.before)
@@ -98,6 +107,7 @@ class Kernels(Preloader):
 
     def serve(self):
         """Fork what we are asked for, until the server is gone; kernels end by themselves then."""
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         gc.collect()
         gc.freeze()  # what is here stays, and the collector of a child shall not write to its pages
         self.tell(ready=True)
@@ -130,10 +140,13 @@ class Kernels(Preloader):
 
     def fork(self, request, handed):
         """Fork one kernel and send its pid with a descriptor of its end; that descriptor, or None."""
-        if sources(self.folders) != self.found:
+        if changed(self.sources) != self.sources:
             self.log("something was installed or set: the next kernels come from another pool")
             self.tell(number=request["number"], stale=True)
             sys.exit()
+        if time.monotonic() > request["until"]:  # nobody waits for it any more
+            self.tell(number=request["number"])
+            return None
         reading, writing = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -190,7 +203,7 @@ class Kernels(Preloader):
         start = words.index("-m") + 1
         found = importlib.util.find_spec(words[start])
         sys.argv = [str(found and found.origin), *words[start + 1 :]]
-        reseed()
+        reseed(self.unseeded)
         limit_threads(self.chosen, len(os.sched_getaffinity(0)))
         application(words[start], self.server).launch_instance(words[start + 1 :])
 
@@ -216,9 +229,11 @@ def application(module, server):
             # What it would have been made with.
             shell.kernel = shell.parent = kernel
             shell.profile_dir, shell.config = self.profile_dir, self.config
+            shell.starting_dir = os.getcwd()
             shell.init_environment()
             shell.configurables.remove(shell.history_manager)
             shell.init_history()
+            shell.init_user_ns()  # In, Out and the like are its lists
 
     return IPKernelApp
 
@@ -235,14 +250,23 @@ def configured():
 
 
 def sources(folders):
-    """Where modules and settings come from and when something was put there, by an installation say."""
-    files = [path for folder in folders for path in glob.glob(os.path.join(glob.escape(folder), "ipython*"))]
-    found = []
-    for path in [*sys.path, *files]:
+    """Where an installation or a setting changes something: folders of packages, files of settings."""
+    found = [path for folder in folders for path in glob.glob(os.path.join(glob.escape(folder), "ipython*"))]
+    for path in sys.path:
+        named = os.path.basename(path) in ("site-packages", "dist-packages")
+        if named or glob.glob(os.path.join(glob.escape(path), "*.dist-info")):
+            found.append(path)  # another folder changes with every file that somebody saves there
+    return found
+
+
+def changed(paths):
+    """Path -> when it was changed; 0 where it is not there."""
+    found = {}
+    for path in paths:
         try:
-            found.append((path, os.stat(path).st_mtime))
+            found[path] = os.stat(path).st_mtime
         except OSError:
-            continue
+            found[path] = 0.0
     return found
 
 

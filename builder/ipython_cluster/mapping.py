@@ -18,11 +18,12 @@ from typing import Any
 
 from ipython_cluster import lending, sharing, work
 from ipython_cluster.finding import ENGINE_SECONDS, MapError, balanced
-from ipython_cluster.telling import RemoteTraceback, bar, repeat
+from ipython_cluster.telling import RemoteTraceback, bar, deaf, repeat
 
 TASK_SECONDS = 0.1  # what a task shall take: long beside a message (4 ms), short beside a person's patience
 MESSAGE_SECONDS = 0.005  # what a task costs beside its items: smaller ones only add to it
-GROWTH = 64  # the next task has at most so many times the items
+GROWTH = 8  # the next task has at most so many times the items: the first ones may have been the short ones
+ENOUGH = 32  # items that say how long such items take
 MOST = 10_000  # items of a task: an input without end shall not be read without end
 AHEAD = 2  # tasks on their way for each engine: it shall not wait for the next one
 CANCEL_SECONDS = 0.5  # for tasks to end by themselves before they are interrupted
@@ -131,6 +132,7 @@ class Run:
         self.tries = {}  # number of an item -> how often it was lost
         self.read = 0  # items of the input
         self.ended = False  # whether there is no more input
+        self.done = 0  # items
         self.each = None  # seconds an item takes
         self.size = 1  # items of the next task
         self.tasks = []
@@ -152,12 +154,12 @@ class Run:
         """Submit and collect until all is done."""
         __tracebackhide__ = True
         early, wanted = {}, 0  # results that are there before their turn
-        shown = bar(self.progress, self.total, self.name)
+        self.shown = bar(self.progress, self.total, self.name)
         try:
             self._submit()
             while self.waiting or self.again:
                 for number, result in self._collect():
-                    shown.update(1)
+                    self.shown.update(1)
                     if not self.ordered:
                         yield number, result
                         continue
@@ -167,7 +169,7 @@ class Run:
                         wanted += 1
                 self._submit()
         finally:
-            shown.close()
+            self.shown.close()
             self._cancel()
             sharing.take_back(self.lent)
 
@@ -179,6 +181,7 @@ class Run:
                 done = self.answers.get(timeout=1.0)
             except queue.Empty:
                 self._look_for_engines()
+                self.shown.refresh()  # that nothing is done yet is worth showing too
                 continue
             if done in self.waiting:
                 break
@@ -224,6 +227,7 @@ class Run:
         """How many items are a task: as many as take `TASK_SECONDS`, but not all at once."""
         if not count:
             return
+        self.done += count
         took = max(seconds / count, 1e-7)
         # The last ones say more; items are seldom alike.
         self.each = took if self.each is None else (self.each + took) / 2
@@ -252,7 +256,9 @@ class Run:
         if self.total is None or self.each is None:
             return self.size
         fair = -(-(self.total - self.read) // most)
-        return max(1, min(self.size, max(fair, int(MESSAGE_SECONDS / self.each))))
+        if self.done >= ENOUGH:  # until then they may seem smaller than they are
+            fair = max(fair, int(MESSAGE_SECONDS / self.each))
+        return max(1, min(self.size, fair))
 
     def _send(self, task, items, whole=False):
         if self.shares and not lending.all_here(self.client._engines.values()):
@@ -347,7 +353,8 @@ class Run:
                 ]  # fmt: skip
                 if busy:
                     client.send_signal(signal.SIGINT, targets=busy, block=False)
-                self._ended(left, INTERRUPT_SECONDS)
+                if self._ended(left, INTERRUPT_SECONDS) and busy:
+                    deaf(busy)
         finally:
             for sent in every:
                 client.results.pop(sent.msg_ids[0], None)

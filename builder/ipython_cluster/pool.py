@@ -152,7 +152,7 @@ class Pool(Preloader):
         gc.disable()  # until it is registered: there is no garbage yet
         if self.channel.socket is not None:
             self.channel.socket.close()
-        reseed()
+        reseed(self.unseeded)
         limit_threads(self.chosen, threads)
         app = self.app
         app.number, app.id = number, wish

@@ -9,10 +9,12 @@ import importlib
 import importlib.metadata
 import json
 import os
+import random
 import signal
 import sys
 import time
 import traceback
+import weakref
 
 LEFT_OUT = "IPYTHON_POOL_LEFT_OUT"  # JSON: module -> why; from who started us, or from ourselves
 # One thread each while they are imported; they would start theirs at once, on all processors.
@@ -22,6 +24,7 @@ NUMERICAL = (
 )  # fmt: skip
 # Whose inside is made before the fork: the first and the last major version that it is sound with.
 KNOWN = {"ipyparallel": (8, 9), "ipykernel": (6, 7)}
+_seed = random.Random.seed
 # Devices that every process may have open.
 HARMLESS = tuple(
     "/dev/" + name for name in ("null", "zero", "full", "random", "urandom", "tty", "pts/", "shm/", "console")
@@ -86,7 +89,7 @@ def place():
     umask = os.umask(0o077)
     os.umask(umask)
     variables = {name: value for name, value in os.environ.items() if name not in NUMERICAL}
-    return os.getcwd(), umask, variables
+    return os.getcwd(), umask, variables, (sys.stdout, sys.stderr)
 
 
 def moved(before):
@@ -94,10 +97,12 @@ def moved(before):
 
     Variables that it adds are what it would have added in an engine: packages that wrap libraries do that.
     """
-    (cwd, umask, variables), (cwd_now, umask_now, now) = before, place()
+    (cwd, umask, variables, streams), (cwd_now, umask_now, now, streams_now) = before, place()
     found = ["the working folder"] if cwd != cwd_now else []
     if umask != umask_now:
         found.append("the mask of new files")
+    if streams != streams_now:
+        found.append("stdout or stderr")
     found += [name for name, value in variables.items() if now.get(name) != value]
     return ", ".join(found)
 
@@ -108,13 +113,18 @@ class Preloader:
     Attributes:
         preload: the modules to import; `timeout` the seconds that one of them may take.
         left_out: module -> why it is not imported.
+        limited: the variables that make numerical libraries begin with one thread.
+        unseeded: random generators that modules have made at their import, to be other ones in each child.
     """
+
+    limited: tuple[str, ...] = NUMERICAL
 
     def __init__(self, preload=(), timeout=30.0):
         self.preload, self.timeout = preload, timeout
         self.left_out = json.loads(os.environ.pop(LEFT_OUT, "{}"))
         # What the user set for numerical libraries counts in the children.
         self.chosen = {name: os.environ.get(name) for name in NUMERICAL}
+        self.unseeded: weakref.WeakSet[random.Random] = weakref.WeakSet()
 
     def tell(self, **facts):
         """Let who started us know."""
@@ -125,9 +135,10 @@ class Preloader:
 
     def import_all(self):
         """Import what the settings name; what cannot be shared makes us start over without it."""
-        os.environ.update(dict.fromkeys(NUMERICAL, "1"))
+        os.environ.update(dict.fromkeys(self.limited, "1"))
         before, here = descriptors(), place()
         started = time.monotonic()
+        random.Random.seed = self._seed()  # type: ignore[assignment,method-assign]
         done = []
         for name in self.preload:
             bad = next((one for one in self.left_out if (name + ".").startswith(one + ".")), None)
@@ -145,6 +156,7 @@ class Preloader:
                 self.start_over(name, "it changes " + reason, here)
         self.tell(importing=None, preloaded=done, left_out=self.left_out)
         self.log("preloaded in {:.2f} s: {}".format(time.monotonic() - started, " ".join(done) or "nothing"))
+        random.Random.seed = _seed  # type: ignore[method-assign]
         self.choose()
 
     def load(self, name):
@@ -171,12 +183,12 @@ class Preloader:
 
     def start_over(self, name, why, here):
         self.left_out[name] = why
+        cwd, umask, variables, (sys.stdout, sys.stderr) = here
         self.log("starting over without {}: {}".format(name, why))
         for pid in children():  # they would be ours again
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         self.choose()
-        cwd, umask, variables = here
         os.chdir(cwd)
         os.umask(umask)
         os.environ.update(variables)
@@ -186,6 +198,18 @@ class Preloader:
     def again(self):
         """Be a new process of the same kind."""
         raise NotImplementedError
+
+    def _seed(self):
+        """``random.Random.seed``, that notes which generators of modules were given no seed."""
+        unseeded = self.unseeded
+
+        def seed(generator, a=None, version=2):
+            unseeded.discard(generator)
+            if a is None:
+                unseeded.add(generator)
+            return _seed(generator, a, version)
+
+        return seed
 
     def choose(self):
         """Have the user's word for numerical libraries again."""
@@ -213,8 +237,10 @@ def end(code):
         os._exit(code)
 
 
-def reseed():
-    """Random numbers that no other engine has. ``random`` does it by itself at a fork, these do not."""
+def reseed(unseeded):
+    """Random numbers that no other process has. ``random`` does it by itself at a fork, these do not."""
+    for generator in unseeded:
+        generator.seed()
     for module, seed in (("numpy.random", "seed"), ("torch", "seed")):
         if module in sys.modules:
             getattr(sys.modules[module], seed)()
@@ -231,5 +257,9 @@ def limit_threads(chosen, threads):
         except ImportError:
             return  # one thread a process
         threadpool_limits(most)
+        if "numexpr" in sys.modules:
+            sys.modules["numexpr"].set_num_threads(min(most, 8))  # as many as it takes by itself
+        if "numba" in sys.modules:
+            sys.modules["numba"].config.NUMBA_NUM_THREADS = most
         for name in os.environ.keys() - variables:  # it sets one at its import
             del os.environ[name]

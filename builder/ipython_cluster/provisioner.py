@@ -21,6 +21,7 @@ import string
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 from jupyter_client.multikernelmanager import MultiKernelManager
@@ -32,7 +33,9 @@ NAME = "ipython-cluster-pool"
 SETTINGS = "IPYTHON_KERNELS_SETTINGS"  # as `kernels` reads them
 LEFT_OUT = "IPYTHON_POOL_LEFT_OUT"  # as `preloading` reads it
 STARTS = ("ipython_cluster.kernel", "ipykernel_launcher", "ipykernel")  # of kernels that can be forked
+BESIDE = ("matplotlibrc", ".numba_config.yaml")  # read at an import, in the folder of that moment
 ANSWER_SECONDS = 5.0
+ENDING_SECONDS = 1.0  # for word of how a kernel has ended
 LARGEST = 1 << 18  # bytes of a message
 TRIES = 10  # how often a pool is started again whose import ended it
 MOST = 4  # pools of a server: one for each kind of kernel, and variables may differ without end
@@ -95,6 +98,12 @@ class Wanted:
             self.reason = "it wants " + ", ".join(sorted(others))
         elif not os.path.isdir(self.cwd):
             self.reason = "its folder is not there"
+        elif not os.path.basename(self.argv[0]).startswith("python"):
+            self.reason = "it is started by way of another program"
+        elif not all(map(os.path.isabs, self.env.get("PYTHONPATH", "/").split(":"))):
+            self.reason = "its modules are looked for in its own folder"
+        elif any(os.path.exists(os.path.join(self.cwd, name)) for name in BESIDE):
+            self.reason = "there are settings of packages in its folder"
         start = self.argv[: self.argv.index("-m")] if not self.reason else self.argv
         self.start = tuple(start)
         self.variables = {name: value for name, value in self.env.items() if not name.startswith("JPY_")}
@@ -103,8 +112,11 @@ class Wanted:
     def pool(self):
         """See that there is a pool for it."""
         with _lock:
-            if self.key not in _pools and len(_pools) < MOST:
-                _pools[self.key] = Pool(self)
+            if self.key in _pools:
+                return
+            if len(_pools) >= MOST:
+                _pools.pop(next(iter(_pools))).close()
+            _pools[self.key] = Pool(self)
 
 
 class Pool:
@@ -117,6 +129,9 @@ class Pool:
         self.deaf = False  # whether it let somebody wait, and has said nothing since
         self.refused = None  # why it forks nothing
         self.importing = None
+        self.suspect = (
+            None  # what was being imported when somebody killed it, the kernel for want of memory say
+        )
         self.stale = False  # whether it imported what is no longer there
         self.left_out = {}
         self.asked: set[int] = set()  # numbers of requests that somebody waits for
@@ -163,13 +178,16 @@ class Pool:
             self.line.close()
         code = self.process.wait()
         with _lock:
-            if self.importing and self.tries < TRIES and code not in (-signal.SIGTERM, -signal.SIGKILL):
+            killed = code in (-signal.SIGTERM, -signal.SIGKILL)
+            if self.importing and self.tries < TRIES and not self.refused:
                 self.tries += 1
-                self.left_out[self.importing] = "the pool ended with {} while it was imported".format(code)
-                self.importing = None
+                if not killed or self.suspect == self.importing:  # twice is not by chance
+                    self.left_out[self.importing] = "the pool ended with {} at its import".format(code)
+                self.suspect, self.importing = self.importing, None
                 self.start()
             elif self.stale:
                 self.stale = False
+                self.left_out = {}  # what could not be shared may be gone, or another version
                 self.start()
             elif not self.refused and _pools.get(self.wanted.key) is self:
                 del _pools[self.wanted.key]  # killed by somebody: the next kernel makes another one
@@ -200,7 +218,9 @@ class Pool:
                 return None
             self.requests += 1
             number = self.requests
-            request = {"number": number, "argv": wanted.argv, "env": wanted.env, "cwd": wanted.cwd}
+            until = time.monotonic() + ANSWER_SECONDS  # a clock that all processes have
+            request = {"number": number, "until": until}
+            request.update(argv=wanted.argv, env=wanted.env, cwd=wanted.cwd)
             try:
                 socket.send_fds(self.line, [json.dumps(request).encode()], [1, 2], socket.MSG_DONTWAIT)
             except OSError as error:  # it is gone, stopped, or all that is too much for a message
@@ -211,13 +231,26 @@ class Pool:
             self.deaf = not answered
             self.asked.discard(number)
             message, handed = self.answers.pop(number, ({}, []))
-        return Process(message["pid"], handed[0], self) if "pid" in message else None
+            process = self.process
+        return Process(message["pid"], handed[0], self, process) if "pid" in message else None
 
-    def code(self, pid):
-        """How that process ended, which has ended."""
+    def code(self, pid, process):
+        """How that process ended, which this life of the pool has forked; None if it will not say."""
         with self.changed:
-            self.changed.wait_for(lambda: pid in self.codes or not self.ready, 1.0)
-            return self.codes.pop(pid, 1)
+            code = self.codes.pop(pid, None)
+            if code is None and (process is not self.process or process.poll() is not None):
+                return 1  # who knew it is gone
+            return code
+
+    def close(self):
+        """Fork no more; its kernels live on."""
+        with self.changed:
+            self.refused = "there are other pools now"
+            self.ready = False
+            try:
+                self.line.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it is gone already
 
 
 class Process:
@@ -225,16 +258,22 @@ class Process:
 
     stdin = stdout = stderr = None
 
-    def __init__(self, pid, descriptor, pool):
+    def __init__(self, pid, descriptor, pool, parent):
         self.pid = pid
         self.descriptor = descriptor  # readable when it has ended
         self.pool = pool
+        self.parent = parent  # the pool's process that forked it
         self.returncode = None
+        self.gone = None  # since when
 
     def poll(self):
         """Its exit code, or None while it runs."""
-        if self.returncode is None and self._ended(0):
-            self.returncode = self.pool.code(self.pid)
+        if self.returncode is None and (self.gone or self._ended(0)):
+            self.gone = self.gone or time.monotonic()
+            code = self.pool.code(self.pid, self.parent)
+            if code is None and time.monotonic() - self.gone < ENDING_SECONDS:
+                return None  # in a moment
+            self.returncode = 1 if code is None else code
             os.close(self.descriptor)
         return self.returncode
 
@@ -246,7 +285,9 @@ class Process:
         """
         if self.returncode is None and not self._ended(timeout):
             raise subprocess.TimeoutExpired([str(self.pid)], timeout)
-        return self.poll()
+        while self.poll() is None:
+            time.sleep(0.005)
+        return self.returncode
 
     def _ended(self, timeout):
         poll = select.poll()
@@ -255,7 +296,7 @@ class Process:
 
     def send_signal(self, number):
         """Send it a signal, unless it has ended."""
-        if self.poll() is None:
+        if self.poll() is None and not self.gone:
             signal.pidfd_send_signal(self.descriptor, number)
 
     def terminate(self):

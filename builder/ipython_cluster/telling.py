@@ -67,8 +67,22 @@ def repeat(out, err):
             stream.flush()
 
 
+def deaf(engines):
+    """Say which engines do not let go of what was cancelled."""
+    print(
+        "engines {} do not react: what they compute is no Python, and nobody can interrupt it\n next: wait, "
+        "or end them: ipython-builder scale LABEL 0, and then as many as before".format(
+            ", ".join(map(str, sorted(engines)))
+        ),
+        file=sys.stderr,
+    )
+
+
 class NoBar:
     def update(self, count):
+        pass
+
+    def refresh(self):
         pass
 
     def close(self):

@@ -8,11 +8,9 @@ from ipython_cluster._start import without_working_folder
 
 without_working_folder()
 
-import importlib.util  # noqa: E402
+import importlib  # noqa: E402
 import runpy  # noqa: E402
 import sys  # noqa: E402
-import threading  # noqa: E402
-import types  # noqa: E402
 from typing import Any  # noqa: E402
 
 # Server extensions that the first page does not ask: they come right after it.
@@ -26,7 +24,6 @@ ABSENT = ("isoduration", "rfc3987_syntax")
 def main():
     module = sys.argv[1] if len(sys.argv) > 1 else "jupyterlab"
     sys.modules.update(dict.fromkeys(ABSENT))  # type: ignore[arg-type]
-    when_used("requests")  # by listings of extensions alone
     try:
         server = importlib.import_module("jupyter_server.serverapp")
     except ImportError:
@@ -38,31 +35,6 @@ def main():
         without_node()
     sys.argv = [module]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
-
-
-class Later(types.ModuleType):
-    """A module that is executed when something of it is used.
-
-    ``importlib.util.LazyLoader`` is not enough: for it an import is a use.
-    """
-
-    def __getattr__(self, name):
-        with LOCK:
-            if type(self) is Later:
-                self.__class__ = types.ModuleType  # type: ignore[assignment]
-                self.__spec__.loader.exec_module(self)  # type: ignore[union-attr]
-        return getattr(self, name)
-
-
-LOCK = threading.RLock()
-
-
-def when_used(name):
-    """Have a module's import do nothing until something of it is used."""
-    spec = importlib.util.find_spec(name)
-    if spec is not None:
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        module.__class__ = Later
 
 
 def without_node():

@@ -117,6 +117,8 @@ def _shared(outcomes):
 
 def _told(error):
     """The traceback below `run`."""
+    if isinstance(error, ValueError) and "read-only" in str(error) and hasattr(error, "add_note"):
+        error.add_note("arrays of 1 MiB and more arrive read-only\n next: change a copy: a = a.copy()")
     inner = error.__traceback__.tb_next
     return "".join(traceback.format_exception(type(error), error, inner))
 
