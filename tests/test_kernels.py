@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
+import uv
 
-from ipython_builder import processes
-from tests.conftest import CHECKOUT, Cli, Home
+from ipython_builder import ports, processes
+from ipython_builder.workspace import Workspace
+from tests.conftest import CACHE, CHECKOUT, Cli, Home
 from tests.workbench import notebook, outputs, pid_of, until, wheel
 
 pytestmark = [pytest.mark.slow, pytest.mark.oldest]
@@ -366,3 +370,51 @@ def test_pictures_are_shown(home: Home, cli: Cli, tmp_path: Path) -> None:
     _, second, third = json.loads((folder / "main.ipynb").read_text())["cells"]
     assert "image/png" in second["outputs"][0]["data"]
     assert "inline" in third["outputs"][0]["data"]["text/plain"][0]
+
+
+def test_a_jupyter_of_ones_own(home: Home, tmp_path: Path) -> None:
+    """As the how-to page says, from an empty environment on."""
+    venv = tmp_path / "venv"
+    tool = uv.find_uv_bin()
+    source = tmp_path / "source"  # an installation writes beside its sources
+    ignored = shutil.ignore_patterns(".*", "*.egg-info", "build")
+    shutil.copytree(CHECKOUT / "builder", source / "builder", ignore=ignored)
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(CHECKOUT / name, source)
+    env = home.environ | {"UV_CACHE_DIR": str(CACHE / "uv")}
+    for words in (
+        ("venv", "--python", sys.executable, venv),
+        ("pip", "install", "--python", venv, "jupyter-server", "ipykernel", "threadpoolctl"),
+        ("pip", "install", "--python", venv, "--no-deps", source),
+    ):
+        subprocess.run([tool, *words], env=env, check=True, capture_output=True)
+    kernels = venv / "share" / "jupyter" / "kernels" / "at-once"
+    kernels.mkdir(parents=True)
+    (kernels / "kernel.json").write_text(json.dumps(spec(venv / "bin" / "python", "colorsys")))
+    port = ports.viewer("127.0.0.1", ())
+    log = tmp_path / "server.log"
+    words = [
+        "-m",
+        "jupyter_server",
+        "--no-browser",
+        "--allow-root",
+        f"--port={port}",
+        "--IdentityProvider.token=abc",
+    ]
+    with (
+        log.open("w") as out,
+        subprocess.Popen(
+            [venv / "bin" / "python", *words], cwd=home.path, env=home.environ, stdout=out, stderr=out
+        ) as server,
+    ):
+        try:
+            until(lambda: "preloaded in" in log.read_text(), "the pool is there by itself")
+            workspace = Workspace(f"http://127.0.0.1:{port}/", "abc")
+            cell = {"cell_type": "code", "source": f"{HOW}\n{LOADED}", "metadata": {}, "outputs": []}
+            content = {"cells": [cell], "metadata": {"kernelspec": {"name": "at-once"}}}
+            assert workspace.execute("own.ipynb", content) is None
+        finally:
+            server.terminate()
+    said = str(cell["outputs"])
+    assert FORKED in said
+    assert "True" in said
