@@ -17,6 +17,7 @@ import random
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections import Counter
@@ -207,6 +208,11 @@ def _kind(pid: int) -> str:
     )
 
 
+def tell(name: str, items: list[str]) -> None:
+    """Print a list in lines that are not too long."""
+    print(textwrap.fill(", ".join(items), 100, initial_indent=f"  {name:7}", subsequent_indent=" " * 9))
+
+
 def left_by(home: Path) -> list[str]:
     """What there still is of a cluster that was taken down."""
     found = [f"process {pid}" for pid in processes.of(home)]
@@ -245,10 +251,8 @@ def main() -> None:
         print(json.dumps({"minutes": options.minutes, "done": done, "lost": lost, "grew": grew}, indent=2))
     else:
         print(f"{options.minutes:g} minutes with {FEW} to {MANY} engines; {common.machine()}")
-        print("  did    " + ", ".join(f"{count:,} {what}" for what, count in done.items()))
-        print(
-            "  lost   " + (", ".join(f"{what} ({count} times)" for what, count in lost.items()) or "nothing")
-        )
+        tell("did", [f"{count:,} {what}" for what, count in done.items()])
+        tell("lost", [f"{what} ({count} times)" for what, count in lost.items()] or ["nothing"])
         for kind in sorted({*before, *after}):
             then, now = before.get(kind, Looked(0)), after.get(kind, Looked(0))
             print(f"  {kind:15}  {then}  →  {now}")
