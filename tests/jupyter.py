@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -136,6 +137,7 @@ class Jupyter:
 
 
 async def main() -> None:
+    logging.basicConfig()
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # where kernels speak
     jupyter = Jupyter()

@@ -307,6 +307,16 @@ def test_what_cannot_be_forked_starts_as_before(home: Home, python: Path, tmp_pa
         assert FORKED not in there("run", HOW)
 
 
+def test_a_setting_with_a_typo_is_named(home: Home, python: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    typed = spec(python)
+    typed["metadata"]["kernel_provisioner"]["config"] = {"preloads": ["colorsys"]}
+    with jupyter(home, python) as there:
+        there("specs", {"typed": typed})
+        there("start", "typed")
+        assert there("run", "print(1)") == "1"
+    assert "ipython-cluster-pool has no setting 'preloads', only preload and timeout" in capfd.readouterr().err
+
+
 def test_a_module_that_adds_to_the_path_makes_nothing_stale(home: Home, python: Path, tmp_path: Path) -> None:
     (tmp_path / "vendored").mkdir()
     (tmp_path / "vendoring.py").write_text(f"import sys\nsys.path.append({str(tmp_path / 'vendored')!r})\n")

@@ -233,6 +233,14 @@ def test_what_cannot_be_sent(client: Any) -> None:
     free(client)
 
 
+def test_what_keeps_a_function_here_is_named(client: Any) -> None:
+    lock = threading.Lock()
+    with pytest.raises(
+        TypeError, match=r"cannot be sent to engines: .*\n next: make lock inside of the function"
+    ):
+        pmap(lambda item: (lock, item), range(3), view=client)
+
+
 def test_classes_of_a_notebook(there: Stand) -> None:
     program = f"""
 import dataclasses

@@ -413,7 +413,23 @@ def _packed(function, shares):
 
         return sharing.lend(function, dumps, here=shares)
     except Exception as error:
-        raise TypeError("{!r} cannot be sent to engines: {}".format(function, error)) from error
+        unsent = ", ".join(_unsendable_names(function))
+        advice = "\n next: make {} inside of the function".format(unsent) if unsent else ""
+        raise TypeError("{!r} cannot be sent to engines: {}{}".format(function, error, advice)) from error
+
+
+def _unsendable_names(function):
+    """The variables that a function uses and that keep it here."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return
+    used = [(name, function.__globals__[name]) for name in code.co_names if name in function.__globals__]
+    used += zip(code.co_freevars, [cell.cell_contents for cell in function.__closure__ or ()])
+    for name, value in used:
+        try:
+            work.dumps(value)
+        except Exception:
+            yield name
 
 
 # -- small things ----------------------------------------------------------------------------------------

@@ -253,7 +253,7 @@ def limit_threads(chosen, threads):
     if most > 1:
         variables = dict(os.environ)
         try:
-            from threadpoolctl import threadpool_limits  # type: ignore[import-not-found,unused-ignore]
+            from threadpoolctl import threadpool_limits
         except ImportError:
             return  # one thread a process
         threadpool_limits(most)

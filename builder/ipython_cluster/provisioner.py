@@ -51,6 +51,13 @@ class PoolProvisioner(LocalProvisioner):
     preload = List(Unicode(), help="Modules that a kernel has imported before it starts.").tag(config=True)
     timeout = Float(30.0, help="Seconds that the import of one of them may take.").tag(config=True)
 
+    def __init__(self, **kwargs):
+        for name in kwargs.keys() - set(self.trait_names()):
+            log = getattr(kwargs.get("parent"), "log", get_logger())
+            log.warning("%s has no setting %r, only preload and timeout", NAME, name)
+            del kwargs[name]
+        super().__init__(**kwargs)
+
     async def launch_kernel(self, cmd, **kwargs):
         wanted = Wanted(cmd, kwargs, self.preload, self.timeout)
         if wanted.reason:
@@ -100,7 +107,7 @@ class Wanted:
             self.reason = "its folder is not there"
         elif not os.path.basename(self.argv[0]).startswith("python"):
             self.reason = "it is started by way of another program"
-        elif not all(map(os.path.isabs, self.env.get("PYTHONPATH", "/").split(":"))):
+        elif not all(map(os.path.isabs, (self.env.get("PYTHONPATH") or "/").split(":"))):
             self.reason = "its modules are looked for in its own folder"
         elif any(os.path.exists(os.path.join(self.cwd, name)) for name in BESIDE):
             self.reason = "there are settings of packages in its folder"
@@ -129,9 +136,7 @@ class Pool:
         self.deaf = False  # whether it let somebody wait, and has said nothing since
         self.refused = None  # why it forks nothing
         self.importing = None
-        self.suspect = (
-            None  # what was being imported when somebody killed it, the kernel for want of memory say
-        )
+        self.suspect = None  # what was being imported when somebody killed it: the kernel, for want of memory
         self.stale = False  # whether it imported what is no longer there
         self.left_out = {}
         self.asked: set[int] = set()  # numbers of requests that somebody waits for
