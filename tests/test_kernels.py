@@ -314,7 +314,9 @@ def test_a_setting_with_a_typo_is_named(home: Home, python: Path, capfd: pytest.
         there("specs", {"typed": typed})
         there("start", "typed")
         assert there("run", "print(1)") == "1"
-    assert "ipython-cluster-pool has no setting 'preloads', only preload and timeout" in capfd.readouterr().err
+    assert (
+        "ipython-cluster-pool has no setting 'preloads', only preload and timeout" in capfd.readouterr().err
+    )
 
 
 def test_a_module_that_adds_to_the_path_makes_nothing_stale(home: Home, python: Path, tmp_path: Path) -> None:
