@@ -70,11 +70,12 @@ def test_the_same_as_the_builtin(client: Any) -> None:
 
 
 def test_a_client_keeps_nothing_of_a_map(client: Any) -> None:
-    pmap(str, range(1000), view=client)
-    before = len(client.history), len(client.metadata), len(client.results)
+    before = len(client.history)
     for _ in range(3):
         pmap(str, range(1000), view=client)
-    assert (len(client.history), len(client.metadata), len(client.results)) == before
+    assert (len(client.history), len(client.results)) == (before, 0)
+    # Word of the last tasks' output may come after their results, and is kept until they are forgotten.
+    assert len(client.metadata) < ENGINES * mapping.AHEAD
 
 
 def test_what_a_function_uses_goes_with_it(client: Any) -> None:
