@@ -29,6 +29,13 @@ PATIENCE = 170  # seconds for everything together, on a machine that does someth
 FIRST = ("etcd", "containerd", "apiserver")
 
 
+# What a kubelet wants to be so, of /proc/sys.
+SETTINGS = (
+    *("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops"),
+    *("kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes"),
+)
+
+
 def main() -> None:
     print("inside", flush=True)
     number, runtime, programs = (sys.stdin.readline().strip() for _ in range(3))
@@ -53,9 +60,15 @@ def mount() -> None:
 
     for folder in ("/run", *map(str, HIDDEN)):
         run("-t", "tmpfs", "-o", "mode=755", "node", folder)
-    # The kubelet sets some of the machine's settings as a machine of its own would have them.
+    # The kubelet sets some of the machine's settings as a machine of its own would have them: here it writes
+    # them into files that only this node sees.
+    for setting in SETTINGS:
+        path, shown = Path("/proc/sys", setting), Path("/run", setting.replace("/", "."))
+        if path.exists():
+            shown.write_text(path.read_text())
+            run("--bind", str(shown), str(path))
     for folder in ("/proc/sys/kernel", "/proc/sys/vm"):
-        run("--bind", folder, folder)
+        run("--rbind", folder, folder)
         run("-o", "remount,bind,ro", folder)
     run("--make-rshared", "/")
 
