@@ -106,7 +106,11 @@ def in_podman(podman: Engine, builder_image: Images, home: Home, cli: Cli) -> It
 
 
 def test_a_cluster_from_its_first_to_its_last_day(place: Place, tmp_path: Path) -> None:
-    made = place.up("-n", "2", "--user", "ada", "--json", check=True).json
+    # Not where another test's cluster would look for one while our container is away.
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    made = place.up("-n", "2", "--user", "ada", "--port", port, "--json", check=True).json
     label = place.label
     assert made["engines"] == {"requested": 2, "registered": 2}
     assert made["viewer"]["name"] == f"nbviewer-ada-{label}"
