@@ -62,7 +62,7 @@ class Viewer(imports.Ours):
 
     def __init__(self, work: Path, modules: dict[str, str]) -> None:
         super().__init__(work, 0, modules)
-        self.place = Home(self.home / "state" / "ipython-builder" / "clusters" / "bench")
+        self.place = Home(self.security.parents[2])
 
     def up(self) -> tuple[str, str]:
         """Have the cluster, with its pool of kernels; the URL and the password of its viewer."""
@@ -91,7 +91,7 @@ class Viewer(imports.Ours):
         }
         words = roles.ROLES["viewer"].argv(made_of, self.place, None)
         began = time.monotonic()
-        with start.started([words[0], *words[1:]], ours, folder / "config"):
+        with start.started(words, ours, folder / "config"):
             return answering(port) - began
 
 

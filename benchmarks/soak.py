@@ -29,7 +29,7 @@ from typing import Any
 import common
 import healing
 
-from ipython_builder import processes
+from ipython_builder import control, processes
 from ipython_builder.errors import BuilderError
 from ipython_builder.workspace import Workspace
 
@@ -139,8 +139,6 @@ class Soak:
 
     def scale(self) -> None:
         """Ask for another number of engines; whether they came is looked at in `rest`."""
-        from ipython_builder import control
-
         control.ask(self.cluster.home.socket, "scale", count=self.draw.randint(FEW, MANY), timeout=PATIENCE)
         self.counts["scales"] += 1
 

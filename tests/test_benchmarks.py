@@ -40,8 +40,13 @@ CASES = {
 
 
 def run(home: Home, name: str, *options: str, env: Mapping[str, str] | None = None) -> str:
+    """What its smallest job prints."""
+    return script(home, name, "--runs", "1", "--quick", *options, env=env)
+
+
+def script(home: Home, name: str, *options: str, env: Mapping[str, str] | None = None) -> str:
     done = subprocess.run(
-        [sys.executable, CHECKOUT / "benchmarks" / f"{name}.py", "--runs", "1", "--quick", *options],
+        [sys.executable, CHECKOUT / "benchmarks" / f"{name}.py", *options],
         env=home.environ | dict(env or {}),
         cwd=home.path,
         capture_output=True,
@@ -111,17 +116,9 @@ def test_killed_parts_come_back(home: Home) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_minute_of_everything_loses_nothing(home: Home) -> None:
-    done = subprocess.run(
-        [sys.executable, CHECKOUT / "benchmarks" / "soak.py", "1"],
-        env=home.environ,
-        cwd=home.path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert "  lost   nothing\n" in done.stdout
-    words = " ".join(done.stdout.partition("  did")[2].partition("  lost")[0].split())
+    said = script(home, "soak", "1")
+    assert "  lost   nothing\n" in said
+    words = " ".join(said.partition("  did")[2].partition("  lost")[0].split())
     did = set(re.findall(r"[\d,]+ ([a-z ]+)", words))
     assert {"maps", "arrays", "tasks", "notebooks", "scales", "killed engines"} <= did
     kinds = {
@@ -134,7 +131,7 @@ def test_a_minute_of_everything_loses_nothing(home: Home) -> None:
         "supervisor",
         "viewer",
     }
-    assert set(re.findall(r"^  (\w+(?: of \w+)?) .* → ", done.stdout, re.MULTILINE)) == kinds, done.stdout
+    assert set(re.findall(r"^  (\w+(?: of \w+)?) .* → ", said, re.MULTILINE)) == kinds, said
 
 
 def test_results_as_json(home: Home) -> None:

@@ -24,9 +24,10 @@ import time  # noqa: E402
 import traceback  # noqa: E402
 
 from ipython_cluster.preloading import (  # noqa: E402
+    LATE,
     Preloader,
+    be,
     descriptors,
-    end,
     left_behind,
     limit_threads,
     reseed,
@@ -35,11 +36,10 @@ from ipython_cluster.preloading import (  # noqa: E402
 
 SETTINGS = "IPYTHON_KERNELS_SETTINGS"  # JSON: our command, what to import, the seconds for one module
 LARGEST = 1 << 18  # bytes of a request: a kernel's variables
-# What a kernel imports only when it starts, and what every notebook of a cluster imports.
-LATE = (
-    "IPython.extensions.storemagic", "ipyparallel", "ipython_cluster.drawing", "ipython_cluster.mapping",
-    "ipykernel.debugger", "ipykernel.subshell_manager", "sqlite3",
-    "tornado.gen", "tornado.locks", "tornado.platform.asyncio", "tornado.queues",
+# What a kernel imports beside that, and what every notebook of a cluster imports.
+TOO = (
+    "IPython.extensions.storemagic", "ipykernel.subshell_manager", "sqlite3",
+    "ipyparallel", "ipython_cluster.drawing", "ipython_cluster.mapping",
 )  # fmt: skip
 
 
@@ -86,7 +86,7 @@ class Kernels(Preloader):
         config.IPKernelApp.connection_file = ""  # by such a section packages know a kernel
         config.HistoryManager.enabled = False  # its thread must not exist yet; a kernel has its own
         ZMQInteractiveShell.instance(config=config, compiler_class=XCachingCompiler)
-        for name in LATE:
+        for name in (*LATE, *TOO):
             try:
                 importlib.import_module(name)
             except ImportError:
@@ -159,17 +159,8 @@ class Kernels(Preloader):
             self.tell(number=request["number"])
             return None
         if not pid:
-            code = 1
-            try:
-                os.close(reading)
-                self.become(request, handed, writing)
-                code = 0
-            except SystemExit as stop:
-                code = stop.code if isinstance(stop.code, int) else 1
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                end(code)
+            os.close(reading)
+            be(self.become, request, handed, writing)
         os.close(writing)
         # It leads a group of its own before anybody can send that group a signal.
         os.read(reading, 1)

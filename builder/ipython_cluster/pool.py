@@ -20,9 +20,10 @@ from typing import Any  # noqa: E402
 
 from ipython_cluster.channel import ADDRESS, ROLE, Channel, connect  # noqa: E402
 from ipython_cluster.preloading import (  # noqa: E402
+    LATE,
     Preloader,
+    be,
     descriptors,
-    end,
     left_behind,
     limit_threads,
     reseed,
@@ -30,10 +31,6 @@ from ipython_cluster.preloading import (  # noqa: E402
 )
 
 SETTINGS = "pool.json"
-# What an engine imports only when it starts.
-LATE = (
-    "ipykernel.debugger", "tornado.gen", "tornado.locks", "tornado.platform.asyncio", "tornado.queues",
-)  # fmt: skip
 
 
 class Pool(Preloader):
@@ -125,17 +122,8 @@ class Pool(Preloader):
         for number in numbers:
             pid = os.fork()
             if not pid:
-                code = 1
-                try:
-                    line.close()
-                    self.become(number, logs, threads, ids.get(str(number), number))
-                    code = 0
-                except SystemExit as stop:
-                    code = stop.code if isinstance(stop.code, int) else 1
-                except BaseException:
-                    traceback.print_exc()
-                finally:
-                    end(code)
+                line.close()
+                be(self.become, number, logs, threads, ids.get(str(number), number))
             line.sendall(json.dumps({"do": "forked", "id": number, "pid": pid}).encode() + b"\n")
         line.close()
 

@@ -17,6 +17,10 @@ import traceback
 import weakref
 
 LEFT_OUT = "IPYTHON_POOL_LEFT_OUT"  # JSON: module -> why; from who started us, or from ourselves
+# What ipykernel imports only when it starts.
+LATE = (
+    "ipykernel.debugger", "tornado.gen", "tornado.locks", "tornado.platform.asyncio", "tornado.queues",
+)  # fmt: skip
 # One thread each while they are imported; they would start theirs at once, on all processors.
 NUMERICAL = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
@@ -221,6 +225,20 @@ class Preloader:
 
 
 # -- in a child ------------------------------------------------------------------------------------------
+
+
+def be(become, *arguments):
+    """Do in a new child what it is for, and end it."""
+    code = 1
+    try:
+        become(*arguments)
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        end(code)
 
 
 def end(code):

@@ -29,9 +29,10 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets import Float, List, Unicode
 from traitlets.log import get_logger
 
+from ipython_cluster.preloading import LEFT_OUT
+
 NAME = "ipython-cluster-pool"
 SETTINGS = "IPYTHON_KERNELS_SETTINGS"  # as `kernels` reads them
-LEFT_OUT = "IPYTHON_POOL_LEFT_OUT"  # as `preloading` reads it
 STARTS = ("ipython_cluster.kernel", "ipykernel_launcher", "ipykernel")  # of kernels that can be forked
 BESIDE = ("matplotlibrc", ".numba_config.yaml")  # read at an import, in the folder of that moment
 ANSWER_SECONDS = 5.0
