@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -34,6 +35,16 @@ REPOS = Path(os.environ.get("IPYTHON_BUILDER_TEST_REPOS") or CHECKOUT.parent / "
 # Of the environment that pytest was started in, what would make a test mean something else elsewhere.
 DROPPED = ("IPYTHON", "IPP_", "JUPYTER", "XDG_", "PYTHON", "VIRTUAL_ENV", "UV_", "PIP_", "CONDA_", "GIT_")
 KEPT = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL", "PIP_CERT", "GIT_SSL_CAINFO")
+
+# The viewers of each process of the tests have an address of their own: nobody else's takes the port of a stopped one.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+LOOPBACK = f"127.0.0.{2 + _WORKER}" if sys.platform == "linux" else "127.0.0.1"
+
+
+def pytest_configure() -> None:
+    """Ctrl-C reaches what the tests start, also where the tests run in the background: there a shell ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)
@@ -133,6 +144,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
         # How this machine reaches an index, and where its interpreters are, is no part of a fresh home.
         "PYENV_ROOT": Path(before.get("PYENV_ROOT") or Path(before.get("HOME", "/")) / ".pyenv"),
         "UV_PYTHON_DOWNLOADS": "never",
+        "IPYTHON_BUILDER_VIEWER_HOST": LOOPBACK,
     }
     config = Path(before.get("XDG_CONFIG_HOME") or Path(before.get("HOME", "/")) / ".config")
     for name, default in (

@@ -84,9 +84,18 @@ def containers_conf() -> str:
         engine += ['cgroup_manager = "cgroupfs"', 'events_logger = "file"']
     if not containers and not engine:
         return ""
-    return "\n".join(
-        ["[containers]", *containers, "[engine]", *engine, "[network]", 'network_backend = "netavark"', ""]
-    )
+    network = ['network_backend = "netavark"', f'default_subnet = "{free_subnet()}"']
+    return "\n".join(["[containers]", *containers, "[engine]", *engine, "[network]", *network, ""])
+
+
+def free_subnet() -> str:
+    """The network of podman's containers, or one beside it where somebody else has that.
+
+    An older podman, or one that CNI serves, leaves a bridge with these addresses, and to that all answers go then.
+    """
+    routes = [line.split() for line in Path("/proc/net/route").read_text().splitlines()[1:]]
+    taken = {socket.inet_ntoa(bytes.fromhex(to)[::-1]) for bridge, to, *_ in routes if bridge != "podman0"}
+    return next(f"10.{n}.0.0/16" for n in (88, *range(70, 88)) if f"10.{n}.0.0" not in taken)
 
 
 def common(factory: pytest.TempPathFactory) -> Path:
@@ -232,7 +241,11 @@ def builder_image(podman: Engine) -> Images:
             check=False,
         )
         if done.returncode:
-            pytest.fail(f"make images ended with {done.returncode}:\n{done.stdout[-4000:]}")
+            routes = subprocess.run(["ip", "route"], capture_output=True, text=True, check=False).stdout
+            rules = subprocess.run(["iptables-save"], capture_output=True, text=True, check=False).stdout
+            pytest.fail(
+                f"make images ended with {done.returncode}:\n{done.stdout[-4000:]}\n{routes}\n{rules[:4000]}"
+            )
 
     return Images(*made_once(podman, IMAGES, content_key(*PARTS), make))
 

@@ -14,7 +14,7 @@ import requests
 
 from ipython_builder import processes
 from ipython_builder.roles import ROLES
-from tests.conftest import Cli, Home
+from tests.conftest import LOOPBACK, Cli, Home
 from tests.workbench import console, git, notebook, outputs, pid_of, until, wheel
 
 pytestmark = pytest.mark.slow
@@ -45,6 +45,12 @@ def up(cli: Cli, *words: str | os.PathLike[str]) -> dict[str, object]:
     said = cli("up", "--json", *words, check=True)
     found: dict[str, object] = said.json
     return found
+
+
+def address_of(made: dict[str, object]) -> tuple[str, int]:
+    """Where the viewer listens."""
+    host, _, port = str(made["url"]).removeprefix("http://").rstrip("/").rpartition(":")
+    return host, int(port)
 
 
 def counts(cli: Cli) -> tuple[int, int]:
@@ -164,11 +170,11 @@ def test_down_leaves_no_process_no_port_no_file(cli: Cli, folder: Path, home: Ho
     assert processes.of(cluster) == []
     assert list(home.clusters.iterdir()) == []
     first, last = made["controller"]["ports"]  # type: ignore[index]
-    port = int(str(made["url"]).rstrip("/").rpartition(":")[2])
-    for number in [*range(first, last + 1), port]:
+    addresses = [("127.0.0.1", number) for number in range(first, last + 1)]
+    for address in [*addresses, address_of(made)]:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", number))
+            probe.bind(address)
     assert set(os.listdir(folder)) == before, "a folder used in place is not touched"
     assert cli("down", "main").rc == 2
 
@@ -413,7 +419,7 @@ def test_a_clone_with_work_in_it_is_kept(cli: Cli, folder: Path, home: Home) -> 
 
 def test_what_cannot_be_meant_is_refused_before_anything_starts(cli: Cli, folder: Path, home: Home) -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        taken.bind((LOOPBACK, 0))
         taken.listen()
         port = str(taken.getsockname()[1])
         said = cli("up", folder, "--label", "main", "--port", port)
@@ -522,7 +528,7 @@ def test_a_role_that_dies_again_and_again_is_told_with_its_last_words(cli: Cli, 
     until(lambda: cli("status", "main", "--json").json["state"] == "stopped", "a stop")
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(("127.0.0.1", int(str(made["url"]).rstrip("/").rpartition(":")[2])))
+        taken.bind(address_of(made))
         taken.listen()
         said = cli("up", folder, "--label", "main")
         assert said.rc == 1
@@ -567,8 +573,7 @@ def test_a_stranger_on_the_viewers_port_is_not_the_viewer(cli: Cli, folder: Path
     made = up(cli, folder, "-n", "0", "--label", "main")
     os.kill(pid_of(cli, "main", "supervisor"), signal.SIGTERM)
     until(lambda: cli("status", "main", "--json").json["state"] == "stopped", "a stop")
-    port = int(str(made["url"]).rstrip("/").rpartition(":")[2])
-    with http.server.ThreadingHTTPServer(("127.0.0.1", port), Yes) as stranger:
+    with http.server.ThreadingHTTPServer(address_of(made), Yes) as stranger:
         threading.Thread(target=stranger.serve_forever, daemon=True).start()
         assert cli("up", folder, "--label", "main").rc == 1
         stranger.shutdown()

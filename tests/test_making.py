@@ -13,7 +13,7 @@ from ipython_builder.events import Reporter
 from ipython_builder.platforms.base import Up
 from ipython_builder.platforms.making import Maker
 from ipython_builder.record import Record
-from tests.conftest import Home
+from tests.conftest import LOOPBACK, Home
 from tests.workbench import notebook
 
 pytestmark = pytest.mark.slow
@@ -80,7 +80,7 @@ def test_a_folder_in_the_repository_has_the_roots_settings(workshop: Workshop) -
 
 def test_a_port_in_use_is_found_before_anything_is_installed(workshop: Workshop) -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        taken.bind((LOOPBACK, 0))
         taken.listen()
         with pytest.raises(BuilderError, match="is in use"):
             workshop.up(port=taken.getsockname()[1])

@@ -22,7 +22,7 @@ from ipython_builder.errors import BuilderError, Transient
 from ipython_builder.platforms import merged, parts, said
 from ipython_builder.platforms.containers import KINDS
 from ipython_builder.platforms.elsewhere import Elsewhere, Elsewheres
-from tests.conftest import CHECKOUT, Cli, Home, require
+from tests.conftest import CHECKOUT, LOOPBACK, Cli, Home, require
 from tests.engine import Engine
 from tests.engines import Images
 from tests.images import into
@@ -106,11 +106,7 @@ def in_podman(podman: Engine, builder_image: Images, home: Home, cli: Cli) -> It
 
 
 def test_a_cluster_from_its_first_to_its_last_day(place: Place, tmp_path: Path) -> None:
-    # Not where another test's cluster would look for one while our container is away.
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    made = place.up("-n", "2", "--user", "ada", "--port", port, "--json", check=True).json
+    made = place.up("-n", "2", "--user", "ada", "--json", check=True).json
     label = place.label
     assert made["engines"] == {"requested": 2, "registered": 2}
     assert made["viewer"]["name"] == f"nbviewer-ada-{label}"
@@ -228,12 +224,12 @@ def test_a_daemon_that_is_down_is_named(cli: Cli, tmp_path: Path) -> None:
 def test_an_image_or_a_port_that_cannot_be_had(podman: Engine, cli: Cli, tmp_path: Path) -> None:
     notebook(tmp_path / "r/a.ipynb", "1")
     label = cluster.random_label()
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server((LOOPBACK, 0)) as server:
         port = str(server.getsockname()[1])
         words = ("up", tmp_path / "r", "--on", "podman", "--label", label)
         taken = cli(*words, "--port", port, env=podman.env)
     assert taken.rc == 1
-    assert f"port {port} on 127.0.0.1 is in use" in taken.stderr
+    assert f"port {port} on {LOOPBACK} is in use" in taken.stderr
     missing = cli(*words, "--builder", "localhost/nobody-made-this", env=podman.env)
     assert missing.rc == 69
     assert "nobody-made-this" in missing.stderr

@@ -185,6 +185,9 @@ def commands(place: Place) -> dict[str, list[str]]:
             f"--kubeconfig={keys}/scheduler.conf",
             "--bind-address=127.0.0.1",
             "--leader-elect=false",
+            # A pod that was looked at while its claim was being bound has been seen to wait for the scheduler's next
+            # look at what it could not place, which is after five minutes if nothing is said.
+            "--pod-max-in-unschedulable-pods-duration=10s",
         ],
         "coredns": [f"{programs}/coredns", f"-conf={place.runtime}/Corefile"],
         "proxy": [f"{programs}/kube-proxy", f"--config={place.runtime}/proxy.json"],
