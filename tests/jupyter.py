@@ -24,7 +24,7 @@ from typing import Any
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.multikernelmanager import AsyncMultiKernelManager
 
-from ipython_cluster import provisioner  # type: ignore[attr-defined,unused-ignore]
+from ipython_cluster import kernel_pools, provisioner  # type: ignore[attr-defined,unused-ignore]
 
 SECONDS = 60
 
@@ -47,7 +47,7 @@ class Jupyter:
             (self.folder / name).mkdir(exist_ok=True)
             (self.folder / name / "kernel.json").write_text(json.dumps(spec))
         provisioner.warm(self.manager.kernel_spec_manager)
-        return [self._wait(pool) for pool in list(provisioner._pools.values())]
+        return [self._wait(pool) for pool in list(kernel_pools._pools.values())]
 
     @staticmethod
     def _wait(pool: Any) -> str | None:
@@ -123,13 +123,13 @@ class Jupyter:
         await self.manager.shutdown_kernel(self.identity)
 
     async def pools(self) -> list[int]:
-        return [pool.process.pid for pool in provisioner._pools.values()]
+        return [pool.process.pid for pool in kernel_pools._pools.values()]
 
     async def settle(self) -> list[str | None]:
         """Wait until there is a pool that says whether it can."""
         deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
-            pools = list(provisioner._pools.values())
+            pools = list(kernel_pools._pools.values())
             if pools and all(pool.ready or pool.refused for pool in pools):
                 return [pool.refused for pool in pools]
             await asyncio.sleep(0.02)

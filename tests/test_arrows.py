@@ -292,7 +292,7 @@ ITS_OWN = {"ipython_cluster", "ipyparallel"}
 OF_IPYPARALLEL = {"zmq", "tornado", "traitlets", "IPython", "ipykernel", "jupyter_client"}
 OPTIONAL = {
     "preloading → threadpoolctl.threadpool_limits",
-    *("mapping → cloudpickle", "work → cloudpickle"),
+    *("sending → cloudpickle", "work → cloudpickle"),
 }  # used where the repository has it
 # The names of the standard library that came after 3.9, and are there in this Python.
 TOO_NEW = {"tomllib"}

@@ -136,7 +136,7 @@ loaded = sorted(ext for ext in shell.extension_manager.loaded)
 print(json.dumps({
     "cwd": os.getcwd(), "path": sys.path, "argv": sys.argv[1:2], "name": __name__, "flags": str(sys.flags),
     "environ": {k: v for k, v in os.environ.items() if not k.startswith("JPY_")},
-    "interrupt": str(signal.getsignal(signal.SIGINT)), "terminate": str(signal.getsignal(signal.SIGTERM)),
+    "thread": threading.main_thread().native_id == os.getpid(), "interrupt": str(signal.getsignal(signal.SIGINT)), "terminate": str(signal.getsignal(signal.SIGTERM)),
     "config": sorted(name for name, section in shell.config.items() if section), "kind": type(shell).__name__, "kernel": shell.kernel is not None,
     "parent": type(shell.parent).__name__, "extensions": loaded, "main": sys.modules["__main__"].__name__,
     "history": [shell.history_manager.enabled, str(shell.history_manager.hist_file)],

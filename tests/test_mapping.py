@@ -74,8 +74,8 @@ def test_a_client_keeps_nothing_of_a_map(client: Any) -> None:
     for _ in range(3):
         pmap(str, range(1000), view=client)
     assert (len(client.history), len(client.results)) == (before, 0)
-    # Word of the last tasks' output may come after their results, and is kept until they are forgotten.
-    assert len(client.metadata) < ENGINES * mapping.AHEAD
+    # Word that a task's output is complete may come after its result.
+    until(lambda: len(client.metadata) < ENGINES, "tasks are forgotten", 10)
 
 
 def test_what_a_function_uses_goes_with_it(client: Any) -> None:
@@ -290,6 +290,23 @@ def test_ctrl_c_leaves_engines_free(client: Any) -> None:
         pmap(time.sleep, [60] * 50, view=client)
     assert time.monotonic() - begun < 20
     free(client)
+
+
+def test_whom_a_map_waits_for_is_said(
+    client: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(mapping, "OTHERS_SECONDS", 0.5)
+    others = [client[number].apply_async(time.sleep, 4) for number in client.ids]
+    assert pmap(abs, range(-20, 0), view=client, progress=False) == list(range(20, 0, -1))
+    listed = ", ".join(map(str, client.ids))
+    assert f"engines {listed} are at something else, and this map waits for them" in capsys.readouterr().err
+    for other in others:
+        other.get(10)
+    # Its own items may take what they take.
+    pmap(time.sleep, [3] * len(client.ids), view=client, progress=False)
+    client[client.ids[0]].apply_async(time.sleep, 3)
+    pmap(time.sleep, [0.1] * 20, view=client, progress=False)
+    assert "at something else" not in capsys.readouterr().err
 
 
 def test_what_is_cancelled_ends_after_its_item(client: Any, tmp_path: Path) -> None:

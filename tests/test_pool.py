@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,6 +109,8 @@ def test_what_cannot_be_shared_is_left_out_by_looking(cli: Cli, folder: Path, ho
         "adds": "import os; os.environ['ADDED'] = 'yes'",
         # A GPU is opened like any device; these are there where there is none.
         "opens": f"import os; device = os.open('{DEVICE}', os.O_RDWR | os.O_NOCTTY)",
+        "borrows": "import tempfile; folder = tempfile.TemporaryDirectory(prefix='borrowed-')",
+        "returns": "import tempfile; folder = tempfile.TemporaryDirectory(); folder.cleanup()",
         "prints": "print('hello from an import')",
     }
     site.mkdir(parents=True)
@@ -138,11 +141,13 @@ def test_what_cannot_be_shared_is_left_out_by_looking(cli: Cli, folder: Path, ho
     assert "starting over without masks: it changes the mask of new files" in said
     assert "starting over without sets: it changes HOME" in said
     assert f"starting over without opens: it leaves behind the open device {DEVICE}" in said
+    assert "starting over without borrows: it leaves behind a temporary folder" in said
+    assert not list(Path(tempfile.gettempdir()).glob("borrowed-*"))
     assert "hello from an import" in said
     left_out = cli("status", "main", "--json").json["pool"]["left_out"]
     assert set(left_out) == {
         *("leaves_thread", "leaves_socket", "leaves_child", "exits", "hangs"),
-        *("deaf", "wanders", "masks", "sets", "opens"),
+        *("deaf", "wanders", "masks", "sets", "opens", "borrows"),
     }
     asked = "__import__('os').environ.get('ADDED'), __import__('os').environ['HOME']"
     home = os.environ["HOME"]

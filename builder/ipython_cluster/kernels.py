@@ -1,6 +1,6 @@
 """A pool of notebook kernels: a process that has imported what the notebooks import, and forks kernels.
 
-`provisioner` starts it, as ``python -m ipython_cluster.kernels FD``, for the same Python and with the same
+`kernel_pools` starts it, as ``python -m ipython_cluster.kernels FD``, for the same Python and with the same
 variables as the kernels; FD is one end of a pair of sockets. It imports with a kernel's shell in place: so a
 package that asks for the shell at its import (``tqdm.auto``, ``ipywidgets``, ``matplotlib.pyplot``) finds
 what it would find in a kernel. That is why kernels do not come from the engines' pool.

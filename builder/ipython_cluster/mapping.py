@@ -10,15 +10,15 @@ import os
 import pickle
 import queue
 import signal
+import threading
 import time
 import weakref
 from collections import deque
-from pathlib import Path
 from typing import Any
 
-from ipython_cluster import lending, sharing, work
+from ipython_cluster import lending, sending, sharing, work
 from ipython_cluster.finding import ENGINE_SECONDS, MapError, balanced
-from ipython_cluster.telling import RemoteTraceback, bar, deaf, repeat
+from ipython_cluster.telling import RemoteTraceback, bar, deaf, occupied, repeat
 
 TASK_SECONDS = 0.1  # what a task shall take: long beside a message (4 ms), short beside a person's patience
 MESSAGE_SECONDS = 0.005  # what a task costs beside its items: smaller ones only add to it
@@ -28,9 +28,8 @@ MOST = 10_000  # items of a task: an input without end shall not be read without
 AHEAD = 2  # tasks on their way for each engine: it shall not wait for the next one
 CANCEL_SECONDS = 0.5  # for tasks to end by themselves before they are interrupted
 INTERRUPT_SECONDS = 5.0
+OTHERS_SECONDS = 10.0  # for engines to be done with what others gave them
 SMALL = 64 * 1024  # bytes of a function that goes with every task
-
-WORK = Path(work.__file__).read_text(encoding="utf-8")
 
 
 class Task:
@@ -125,7 +124,7 @@ class Run:
         self.ordered = ordered
         self.progress = progress
         self.name = getattr(function, "__name__", type(function).__name__)
-        self.task = _sent(WORK)
+        self.task = sending.runner()
         self.answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.waiting = {}  # AsyncResult -> (Task, its items)
         self.again: deque[tuple[int, object]] = deque()  # (number, item) of engines that died
@@ -137,11 +136,12 @@ class Run:
         self.size = 1  # items of the next task
         self.tasks = []
         self.lonely = None  # since when there is no engine
+        self.patient_until = None  # then it is said whom the first task waits for
 
     def _pack(self, shares):
         """Have the function as it is sent; by way of shared memory, if all engines are here."""
         self.shares = shares
-        self.packed, self.lent = _packed(self.function, shares)
+        self.packed, self.lent = sending.packed(self.function, shares)
         if self.lent:
             weakref.finalize(self, sharing.take_back, self.lent)  # also of one that was never asked for
         pickled = isinstance(self.packed, bytes)
@@ -154,6 +154,7 @@ class Run:
         """Submit and collect until all is done."""
         __tracebackhide__ = True
         early, wanted = {}, 0  # results that are there before their turn
+        self.patient_until = time.monotonic() + OTHERS_SECONDS
         self.shown = bar(self.progress, self.total, self.name)
         try:
             self._submit()
@@ -181,6 +182,7 @@ class Run:
                 done = self.answers.get(timeout=1.0)
             except queue.Empty:
                 self._look_for_engines()
+                self._look_for_others()
                 self.shown.refresh()  # that nothing is done yet is worth showing too
                 continue
             if done in self.waiting:
@@ -332,6 +334,24 @@ class Run:
                 "status`, or start engines".format(ENGINE_SECONDS)
             )
 
+    def _look_for_others(self):
+        """Say once which engines are at something else, where none has done anything of this map."""
+        if self.tasks or not self.patient_until or time.monotonic() < self.patient_until:
+            return
+        self.patient_until = None
+        ours = {one for sent in self.waiting for one in sent.msg_ids}
+        # In a thread: who asks a controller that is just gone never hears of it.
+        threading.Thread(target=self._say_who_is_busy, args=(ours,), daemon=True).start()
+
+    def _say_who_is_busy(self, ours):
+        try:
+            asked = self.client.queue_status(self.view.targets or "all", verbose=True)
+        except Exception:
+            return  # the client was closed, or an engine has just gone
+        engines = {number: what for number, what in asked.items() if isinstance(number, int)}
+        if engines and all({*what["queue"], *what["tasks"]} - ours for what in engines.values()):
+            occupied(engines)
+
     def _cancel(self):
         """Leave engines free: what waits is dropped, what runs ends after its item or is interrupted."""
         if not self.waiting:
@@ -369,67 +389,6 @@ class Run:
             left = {sent for sent in left if not sent.done()}
             time.sleep(0.01)
         return left
-
-
-# -- the function ----------------------------------------------------------------------------------------
-
-
-def _sent(text):
-    """The function that engines are sent. It belongs to no module that they would have to have."""
-    space = {"__name__": "__main__", "TEXT": text}
-    exec(_BOOTSTRAP.format(text), space)
-    return space["ipython_cluster_work"]
-
-
-_BOOTSTRAP = """
-def ipython_cluster_work(*arguments, text={0!r}):
-    import sys
-    module = sys.modules.get("_ipython_cluster_work")
-    if module is None or module.__doc__ != text:
-        import types
-        module = types.ModuleType("_ipython_cluster_work", text)
-        exec(text, module.__dict__)
-        module.__doc__ = text
-        sys.modules["_ipython_cluster_work"] = module
-    return module.run(*arguments)
-"""
-
-
-def _packed(function, shares):
-    """(the function as it is sent, what it has in shared memory).
-
-    By cloudpickle, where that is, which takes along what the function uses.
-    """
-    try:
-        try:
-            import cloudpickle
-        except ImportError:
-            from ipyparallel.serialize import can
-
-            return pickle.dumps(can(function), 5), ()
-
-        def dumps(value, callback=None, again=None):
-            return cloudpickle.dumps(value, 5, buffer_callback=callback)
-
-        return sharing.lend(function, dumps, here=shares)
-    except Exception as error:
-        unsent = ", ".join(_unsendable_names(function))
-        advice = "\n next: make {} inside of the function".format(unsent) if unsent else ""
-        raise TypeError("{!r} cannot be sent to engines: {}{}".format(function, error, advice)) from error
-
-
-def _unsendable_names(function):
-    """The variables that a function uses and that keep it here."""
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return
-    used = [(name, function.__globals__[name]) for name in code.co_names if name in function.__globals__]
-    used += zip(code.co_freevars, [cell.cell_contents for cell in function.__closure__ or ()])
-    for name, value in used:
-        try:
-            work.dumps(value)
-        except Exception:
-            yield name
 
 
 # -- small things ----------------------------------------------------------------------------------------

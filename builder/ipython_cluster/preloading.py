@@ -5,13 +5,17 @@ after each: threads, child processes, open sockets and devices. A module that le
 starting over without it.
 """
 
+import atexit
 import importlib
 import importlib.metadata
 import json
 import os
 import random
+import shutil
 import signal
 import sys
+import tempfile
+import threading
 import time
 import traceback
 import weakref
@@ -29,6 +33,7 @@ NUMERICAL = (
 # Whose inside is made before the fork: the first and the last major version that it is sound with.
 KNOWN = {"ipyparallel": (8, 9), "ipykernel": (6, 7)}
 _seed = random.Random.seed
+_mkdtemp = tempfile.mkdtemp
 # Devices that every process may have open.
 HARMLESS = tuple(
     "/dev/" + name for name in ("null", "zero", "full", "random", "urandom", "tty", "pts/", "shm/", "console")
@@ -117,6 +122,8 @@ class Preloader:
     Attributes:
         preload: the modules to import; `timeout` the seconds that one of them may take.
         left_out: module -> why it is not imported.
+        folders: temporary ones that modules have made at their import, to be removed at the end of a process:
+            the first child that ended would remove them for all.
         limited: the variables that make numerical libraries begin with one thread.
         unseeded: random generators that modules have made at their import, to be other ones in each child.
     """
@@ -129,6 +136,7 @@ class Preloader:
         # What the user set for numerical libraries counts in the children.
         self.chosen = {name: os.environ.get(name) for name in NUMERICAL}
         self.unseeded: weakref.WeakSet[random.Random] = weakref.WeakSet()
+        self.folders: list[str] = []
 
     def tell(self, **facts):
         """Let who started us know."""
@@ -143,6 +151,7 @@ class Preloader:
         before, here = descriptors(), place()
         started = time.monotonic()
         random.Random.seed = self._seed()  # type: ignore[assignment,method-assign]
+        tempfile.mkdtemp = self._mkdtemp
         done = []
         for name in self.preload:
             bad = next((one for one in self.left_out if (name + ".").startswith(one + ".")), None)
@@ -153,6 +162,8 @@ class Preloader:
             if self.load(name):
                 done.append(name)
             reason = left_behind(before)
+            if not reason and any(map(os.path.isdir, self.folders)):
+                reason = "a temporary folder"
             if reason:
                 self.start_over(name, "it leaves behind " + reason, here)
             reason = moved(here)
@@ -161,6 +172,7 @@ class Preloader:
         self.tell(importing=None, preloaded=done, left_out=self.left_out)
         self.log("preloaded in {:.2f} s: {}".format(time.monotonic() - started, " ".join(done) or "nothing"))
         random.Random.seed = _seed  # type: ignore[method-assign]
+        tempfile.mkdtemp = _mkdtemp
         self.choose()
 
     def load(self, name):
@@ -192,6 +204,8 @@ class Preloader:
         for pid in children():  # they would be ours again
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+        for folder in self.folders:
+            shutil.rmtree(folder, ignore_errors=True)
         self.choose()
         os.chdir(cwd)
         os.umask(umask)
@@ -215,6 +229,13 @@ class Preloader:
 
         return seed
 
+    def _mkdtemp(self, *arguments, **options):
+        """``tempfile.mkdtemp``, that notes what it makes. A module may have kept it for later."""
+        folder = _mkdtemp(*arguments, **options)
+        if tempfile.mkdtemp is not _mkdtemp:
+            self.folders.append(folder)
+        return folder
+
     def choose(self):
         """Have the user's word for numerical libraries again."""
         for name, value in self.chosen.items():
@@ -231,6 +252,7 @@ def be(become, *arguments):
     """Do in a new child what it is for, and end it."""
     code = 1
     try:
+        threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # a fork leaves the pool's
         become(*arguments)
         code = 0
     except SystemExit as stop:
@@ -243,9 +265,6 @@ def be(become, *arguments):
 
 def end(code):
     """End as an interpreter does, without going back through the frames of the pool."""
-    import atexit
-    import threading
-
     try:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()

@@ -67,15 +67,23 @@ def repeat(out, err):
             stream.flush()
 
 
+END_THEM = "\n next: wait, or end them: ipython-builder scale LABEL 0, and then as many as before"
+
+
 def deaf(engines):
     """Say which engines do not let go of what was cancelled."""
-    print(
-        "engines {} do not react: what they compute is no Python, and nobody can interrupt it\n next: wait, "
-        "or end them: ipython-builder scale LABEL 0, and then as many as before".format(
-            ", ".join(map(str, sorted(engines)))
-        ),
-        file=sys.stderr,
-    )
+    text = "engines {} do not react: what they compute is no Python, and nobody can interrupt it" + END_THEM
+    print(text.format(_listed(engines)), file=sys.stderr)
+
+
+def occupied(engines):
+    """Say which engines a map waits for."""
+    text = "engines {} are at something else, and this map waits for them" + END_THEM
+    print(text.format(_listed(engines)), file=sys.stderr)
+
+
+def _listed(engines):
+    return ", ".join(map(str, sorted(engines)))
 
 
 class NoBar:
