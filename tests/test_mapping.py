@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import linecache
 import math
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,7 +21,7 @@ import ipyparallel
 import numpy
 import pytest
 
-from ipython_cluster import MapError, finding, imap, mapping, pmap, work
+from ipython_cluster import MapError, finding, imap, mapping, pmap, telling, work
 from ipython_cluster.telling import RemoteTraceback
 from tests.conftest import CHECKOUT, Cli, Home
 from tests.stand import Stand, stand
@@ -292,6 +294,97 @@ def test_ctrl_c_leaves_engines_free(client: Any) -> None:
     free(client)
 
 
+def test_what_others_compute_goes_on(client: Any) -> None:
+    def slow(number: int) -> int:
+        time.sleep(3)
+        return number
+
+    others = [client[number].apply_async(slow, number) for number in client.ids]
+    results = imap(time.sleep, [1] * 20, view=client)
+    with pytest.raises(TimeoutError), limited(1):
+        next(results)
+    results.close()
+    assert [other.get(20) for other in others] == client.ids
+    free(client)
+
+
+def test_what_is_ours_is_interrupted_with_others_behind_it(client: Any) -> None:
+    results = imap(time.sleep, [0.1, 60, 60, 60], view=client)
+    next(results)
+    others = [client[number].apply_async(abs, -number) for number in client.ids]
+    begun = time.monotonic()
+    results.close()
+    assert [other.get(20) for other in others] == client.ids
+    assert time.monotonic() - begun < 20
+    free(client)
+
+
+def test_an_iterator_that_ipyparallels_thread_collects(client: Any) -> None:
+    results = imap(time.sleep, [0.01] * 10 + [60] * 10, view=client)
+    next(results)
+    closed = threading.Event()
+    client._io_loop.add_callback(lambda: (results.close(), closed.set()))
+    assert closed.wait(5)
+    free(client)
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raises TimeoutError in the main thread after some time."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_module_that_was_read_again(client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "read_again.py"
+    file.write_text("def which(x):\n    return 'old'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    client[:].apply_sync(lambda folder: __import__("sys").path.insert(0, folder), str(tmp_path))
+    module = importlib.import_module("read_again")
+    assert set(pmap(module.which, range(30), view=client)) == {"old"}
+    file.write_text("def which(x):\n    return 'another one'\n")
+    importlib.reload(module)
+    client[:].apply_sync(lambda: __import__("importlib").reload(__import__("read_again")) and None)
+    assert set(pmap(module.which, range(30), view=client)) == {"another one"}
+
+
+def test_a_function_that_is_no_function_of_python(client: Any) -> None:
+    """Compilers leave objects that have some of what a function has."""
+    assert telling.RemoteTraceback("a traceback", Compiled(abs)).text == "a traceback"
+    with pytest.raises(ZeroDivisionError):
+        pmap(Compiled(lambda x: 1 / x), [0], view=client)
+
+
+class Compiled:
+    def __init__(self, function: Any) -> None:
+        self.function = function
+        self.__code__ = getattr(function, "__code__", None)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*arguments)
+
+
+class Unspeakable(list[int]):
+    def __repr__(self) -> str:
+        raise RuntimeError("too much to say")
+
+
+def test_what_is_mapped_over_is_not_looked_at_first(client: Any) -> None:
+    assert pmap(abs, Unspeakable([-1, -2]), view=client) == [1, 2]
+    with pytest.raises(ValueError, match="never ends"):
+        pmap(abs, itertools.repeat(1), view=client)
+    assert pmap(abs, itertools.repeat(-1, 3), view=client) == [1, 1, 1]
+
+
 def test_whom_a_map_waits_for_is_said(
     client: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -354,6 +447,19 @@ def test_an_engine_that_dies_takes_nothing_with_it(ours: Any, tmp_path: Path) ->
     seen = (tmp_path / "log").read_text().split()
     assert len(set(seen)) == 150
     assert 150 < len(seen) < 150 + 10, "only what the engine had"
+
+
+def test_engines_that_were_named_may_die_too(ours: Any) -> None:
+    def slow(number: int) -> int:
+        time.sleep(0.03)
+        return number
+
+    some = ours[[0, 1]]
+    victims = some.apply_sync(os.getpid)
+    threading.Timer(0.6, lambda: [os.kill(one, signal.SIGKILL) for one in victims]).start()
+    found = pmap(slow, range(100), view=some)
+    assert found == list(range(100))
+    assert {task.engine for task in found.tasks} <= {0, 1}
 
 
 def test_an_item_that_kills_its_engine_is_named(ours: Any) -> None:

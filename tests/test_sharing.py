@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,10 @@ def summed(found: Any) -> Any:
     return float(found.sum()), bool(found.flags.writeable), is_shared(found)
 
 
+def ones(size: int) -> Any:
+    return __import__("numpy").ones(size)
+
+
 def test_arguments_of_all_views(client: Any, there: Stand, array: Any) -> None:
     expected = (float(array.sum()), False, True)
     for view in (client[:], client.broadcast_view(), client.load_balanced_view()):
@@ -164,6 +169,62 @@ def test_an_iterator_that_is_closed_leaves_nothing(client: Any, array: Any) -> N
     nothing_left()
 
 
+def test_results_wait_for_who_takes_his_time(
+    client: Any, array: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lending, "KEPT_SECONDS", 0.5)
+    for number, one in enumerate(imap(lambda x: array + x, range(9), view=client)):
+        assert one[0] == array[0] + number
+        time.sleep(0.3)
+    del one
+    nothing_left()
+
+
+def test_more_arrays_than_a_shell_allows_files(there: Stand) -> None:
+    program = f"""
+import resource
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+import ipython_cluster._client_hook
+import ipyparallel, numpy
+from ipython_cluster import pmap
+client = ipyparallel.Client({str(there.security / "ipcontroller-client.json")!r}, timeout=60)
+make = lambda number: __import__("numpy").full(2**17, number)
+print(sum(one[-1] for one in pmap(make, range(300), view=client)))
+print(sum(one[-1] for one in client.load_balanced_view().map_sync(make, range(300))))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.stdout.split() == ["44850", "44850"], done.stderr
+
+
+def test_a_result_that_cannot_be_had_is_no_silence(
+    client: Any, array: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(lending, "mapped", refuse)
+    for view in (client[:], client.load_balanced_view(), client.broadcast_view()):
+        with pytest.raises(ipyparallel.error.RemoteError, match="Too many open files"):
+            view.apply_async(ones, SIZE).get(20)
+    with pytest.raises(OSError, match="Too many open files"):
+        pmap(ones, [SIZE], view=client)
+    monkeypatch.undo()
+    assert client[0].apply_sync(ones, SIZE).shape == (SIZE,)
+    nothing_left()
+
+
+def test_a_large_array_is_fetched_once(client: Any) -> None:
+    sent = client.load_balanced_view().apply_async(ones, SIZE)
+    assert sent.get(20).shape == (SIZE,)
+    with pytest.raises(LookupError, match="can be fetched once"):
+        client.get_result(sent.msg_ids[0], block=True).get(20)
+    del sent
+    nothing_left()
+
+
 def test_an_iterator_that_nobody_asks_leaves_nothing(client: Any, array: Any) -> None:
     results = imap(lambda x: array.sum() + x, range(3), view=client)
     assert memories() == 1
@@ -177,12 +238,17 @@ def test_an_engine_from_elsewhere_that_comes_meanwhile(tmp_path: Path, array: An
         made.add([0], env={"PYTHONPATH": str(CHECKOUT)})
         client = made.client()
         (tmp_path / "sitecustomize.py").write_text(ELSEWHERE)
-        results = imap(lambda x: float(array[x]), range(400), view=client)
+
+        def slow(x: int) -> float:
+            time.sleep(0.05)
+            return float(array[x])
+
+        results = imap(slow, range(100), view=client)  # a task is on its way, and another one waits
         found = [next(results)]
         made.add([1], env={"PYTHONPATH": f"{tmp_path}:{CHECKOUT}"})
         until(lambda: len(client.ids) == 2, "the client knows it")
         found += list(results)
-        assert found == [float(one) for one in array[:400]]
+        assert found == [float(one) for one in array[:100]]
 
 
 def test_a_client_that_is_killed_leaves_nothing(client: Any, there: Stand) -> None:
@@ -262,7 +328,7 @@ def test_what_is_handed_over_can_be_claimed_once(
 ) -> None:
     token = lending.hand_over(lender.address, b"b" * 10)
     assert lender.claim(token)[:] == b"b" * 10
-    with pytest.raises(LookupError):
+    with pytest.raises(LookupError, match="can be fetched once"):
         lender.claim(token)
     monkeypatch.setattr(lending, "KEPT_SECONDS", -1)
     lending.hand_over(lender.address, b"c")
@@ -295,8 +361,35 @@ def test_another_user_is_not_answered(lender: lending.Lender) -> None:
     token = lender.lend(b"secret")
     program = f"import os\nfrom ipython_cluster import lending\nos.setuid(65534)\nlending.borrow({lender.address!r}, {token!r})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert "LookupError: the memory of an array" in done.stderr
+    assert "Gone: the memory of an array" in done.stderr
     assert lender.lent.keys() == {token}
+
+
+def test_who_took_the_name_of_another_gets_nothing() -> None:
+    if os.getuid():
+        pytest.skip("only root can be somebody else")
+    name = f"ipython-cluster-{os.getpid()}-of-tests"
+    program = (
+        "import os, socket\nos.setuid(65534)\nline = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
+        f"line.bind({name!r}.join(['\\0', '']))\nline.listen()\nprint('listens', flush=True)\n"
+        "while True: print(line.accept()[0].recv(99), flush=True)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as thief:
+        assert thief.stdout
+        assert thief.stdout.readline() == "listens\n"
+        with pytest.raises(OSError, match="somebody else"):
+            lending.hand_over(name, b"secret")
+        with pytest.raises(LookupError, match="somebody else"):
+            lending.borrow(name, b"t" * lending.TOKEN_BYTES)
+        thief.kill()
+        assert thief.stdout.read().split() in (["b''"], ["b''", "b''"], [])
+
+
+def test_a_collection_may_come_while_memory_is_taken_back(lender: lending.Lender) -> None:
+    token = lender.lend(b"f")
+    with lender.lock:  # as when the collector finds a map that is over
+        lender.take_back([token])
+    assert not lender.lent
 
 
 def test_no_memory_is_no_failure(client: Any, array: Any, caplog: pytest.LogCaptureFixture) -> None:

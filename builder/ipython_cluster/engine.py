@@ -33,12 +33,23 @@ class Kernel(app.Kernel):  # type: ignore[misc]
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.control_handlers["signal_request"] = self.signal_request
+        self.applying = None  # the task that the main thread does
         # A shell that was made before the fork belonged to nobody.
         self.shell.kernel = self.shell.parent = self
 
+    def do_apply(self, content, bufs, msg_id, reply_metadata):
+        self.applying = msg_id
+        try:
+            return super().do_apply(content, bufs, msg_id, reply_metadata)
+        finally:
+            self.applying = None
+
     def signal_request(self, stream, idents, parent):
-        """Send this engine a signal; answered by the control thread, while the main one computes."""
-        number = parent["content"]["sig"]
+        """Send this engine a signal; answered by the control thread, while the main one computes.
+
+        Where the request names tasks (``only``), then only while it does one of them.
+        """
+        number, only = parent["content"]["sig"], parent["content"].get("only")
         try:
             number = int(getattr(signal, number) if isinstance(number, str) else number)
             content = {"status": "ok"}
@@ -47,8 +58,11 @@ class Kernel(app.Kernel):  # type: ignore[misc]
         self.session.send(stream, "signal_reply", content, parent=parent, ident=idents)
         if content["status"] == "ok":
             # To the main thread, whose sleep or read it shall end; and not before the reply is out.
-            main = threading.main_thread().ident
-            threading.Timer(0.02, signal.pthread_kill, (main, number)).start()
+            threading.Timer(0.02, self.deliver, (number, only)).start()
+
+    def deliver(self, number, only):
+        if only is None or self.applying in only:
+            signal.pthread_kill(threading.main_thread().ident, number)  # type: ignore[arg-type]
 
 
 class Heart(app.Heart):  # type: ignore[misc]

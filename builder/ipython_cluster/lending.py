@@ -13,8 +13,11 @@ import hashlib
 import logging
 import mmap
 import os
+import re
+import resource
 import socket
 import struct
+import sys
 import threading
 import time
 
@@ -26,6 +29,10 @@ SEALS = 0x1 | 0x2 | 0x4 | 0x8  # of linux/fcntl.h: no more seals, no other size,
 ADD_SEALS = 1033
 
 log = logging.getLogger("ipython_cluster")
+
+
+class Gone(LookupError):
+    """Memory that nobody lends any more, or that cannot be reached from here."""
 
 
 @functools.lru_cache(maxsize=None)
@@ -48,10 +55,16 @@ def located(ident):
     return "{}-{}".format(ident, here) if here else ident
 
 
+def is_ours(uuid):
+    """Whether an engine of this project has this identity, and no other one."""
+    return re.search("-[0-9a-f]{16}$", uuid) is not None
+
+
 def all_here(uuids):
     """Whether all of these engines are where this process is."""
     here = place()
-    return bool(here and uuids) and all(uuid.endswith("-" + here) for uuid in uuids)
+    found = list(uuids)  # at once: a client's other thread may be adding to them
+    return bool(here and found) and all(uuid.endswith("-" + here) for uuid in found)
 
 
 def memory(buffer):
@@ -77,7 +90,15 @@ def memory(buffer):
 
 def mapped(descriptor):
     """The content of such a file, read-only, as long as somebody has it."""
-    return mmap.mmap(descriptor, os.fstat(descriptor).st_size, mmap.MAP_SHARED, mmap.PROT_READ)
+    # From 3.13 on the map needs no descriptor of its own.
+    options = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+    return mmap.mmap(descriptor, os.fstat(descriptor).st_size, mmap.MAP_SHARED, mmap.PROT_READ, **options)
+
+
+def same_user(line):
+    """Whether the process at the other end is this user's. Names of sockets are no secret."""
+    credentials = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return struct.unpack("3i", credentials)[1] == os.getuid()
 
 
 class Lender:
@@ -92,7 +113,10 @@ class Lender:
         self.address = "ipython-cluster-{}-{}".format(self.pid, os.urandom(8).hex())
         self.lent = {}  # token -> descriptor
         self.received = {}  # token -> (descriptor, when)
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # what a garbage collection takes back, it may while we hold it
+        # Before 3.13 each array that was received has one; a shell's usual limit is 1,024.
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.bind("\0" + self.address)
         self.socket.listen(128)
@@ -117,10 +141,12 @@ class Lender:
         """What was handed over under this token, once.
 
         Raises:
-            LookupError: there is none.
+            Gone: there is none.
         """
         with self.lock:
-            descriptor, _ = self.received.pop(token)
+            descriptor, _ = self.received.pop(token, (None, None))
+        if descriptor is None:
+            raise Gone("a large array can be fetched once, and was")
         try:
             return mapped(descriptor)
         finally:
@@ -130,8 +156,12 @@ class Lender:
         while True:
             try:
                 line, _ = self.socket.accept()
-            except OSError:
-                return
+            except OSError as problem:  # too many open files, too little memory: who asks waits
+                if self.socket.fileno() < 0:
+                    return
+                log.warning("lender: %s", problem)
+                time.sleep(0.1)
+                continue
             with line:
                 try:
                     self._answer(line)
@@ -140,8 +170,7 @@ class Lender:
 
     def _answer(self, line):
         line.settimeout(SPOKEN_SECONDS)
-        credentials = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        if struct.unpack("3i", credentials)[1] != os.getuid():
+        if not same_user(line):
             return
         said, descriptors, _, _ = socket.recv_fds(line, 1 + TOKEN_BYTES, 1)
         verb, token = said[:1], said[1:]
@@ -162,7 +191,7 @@ class Lender:
 
 
 _lender = None
-_making = threading.Lock()
+_making = threading.RLock()
 
 
 def lender():
@@ -181,22 +210,25 @@ def lender():
 def borrow(address, token):
     """What a lender has under this token, read-only.
 
+    However long it takes: a lender that is stopped, or busy in code that is no Python, answers later.
+
     Raises:
-        LookupError: it has taken it back, or is gone.
+        Gone: it has taken it back, is gone, or is elsewhere.
     """
     own = _lender
     if own is not None and own.pid == os.getpid() and own.address == address:
         return own.claim(token)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
-            line.settimeout(SECONDS)
             line.connect("\0" + address)
+            if not same_user(line):
+                raise OSError("its name belongs to somebody else now")
             line.send(b"g" + token)
             _, descriptors, _, _ = socket.recv_fds(line, 16, 1)
     except OSError as problem:
-        raise LookupError("the memory of an array is gone with who has sent it: {}".format(problem)) from None
+        raise Gone("the memory of an array is gone with who has sent it: {}".format(problem)) from None
     if not descriptors:
-        raise LookupError("the memory of an array was taken back before it was asked for")
+        raise Gone("the memory of an array was taken back before it was asked for")
     try:
         return mapped(descriptors[0])
     finally:
@@ -213,6 +245,8 @@ def hand_over(address, buffer):
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
         line.settimeout(SECONDS)
         line.connect("\0" + address)  # before the content is copied: it may be on another machine
+        if not same_user(line):
+            raise OSError("its name belongs to somebody else now")
         descriptor = memory(buffer)
         try:
             socket.send_fds(line, [b"p" + token], [descriptor])

@@ -3,22 +3,21 @@
 ``pmap`` returns a list, ``imap`` gives results as they are asked for. Both work on every ipyparallel cluster.
 """
 
-import hashlib
+import functools
 import itertools
 import operator
 import os
 import pickle
 import queue
-import signal
 import threading
 import time
 import weakref
 from collections import deque
 from typing import Any
 
-from ipython_cluster import lending, sending, sharing, work
+from ipython_cluster import lending, sending, sharing, stopping, work
 from ipython_cluster.finding import ENGINE_SECONDS, MapError, balanced
-from ipython_cluster.telling import RemoteTraceback, bar, deaf, occupied, repeat
+from ipython_cluster.telling import RemoteTraceback, bar, repeat
 
 TASK_SECONDS = 0.1  # what a task shall take: long beside a message (4 ms), short beside a person's patience
 MESSAGE_SECONDS = 0.005  # what a task costs beside its items: smaller ones only add to it
@@ -26,8 +25,6 @@ GROWTH = 8  # the next task has at most so many times the items: the first ones 
 ENOUGH = 32  # items that say how long such items take
 MOST = 10_000  # items of a task: an input without end shall not be read without end
 AHEAD = 2  # tasks on their way for each engine: it shall not wait for the next one
-CANCEL_SECONDS = 0.5  # for tasks to end by themselves before they are interrupted
-INTERRUPT_SECONDS = 5.0
 OTHERS_SECONDS = 10.0  # for engines to be done with what others gave them
 SMALL = 64 * 1024  # bytes of a function that goes with every task
 
@@ -70,8 +67,8 @@ def pmap(function, *iterables, view=None, retries=2, return_exceptions=False, pr
     Args:
         view: a Client, or one of its views; without one the cluster is the one that ``ipyparallel.Client()``
             finds.
-        retries: how often an item is computed again because the engine that had it died. An item is computed
-            twice for no other reason; 0 for never.
+        retries: how often an item is computed again because the engine that had it died, or its answer got
+            lost with a controller or a connection. It is for no other reason; 0 for never.
         return_exceptions: put exceptions among the results instead of raising the first one.
         progress: whether there is a progress bar; None for where somebody would see it.
 
@@ -117,6 +114,7 @@ class Run:
         )
         self.input = zip(*iterables)
         self.client, self.view = balanced(view)
+        self.targets = self.view.targets  # None for all engines
         self.function = function
         self._pack(shares=lending.all_here(self.client._engines.values()))
         self.retries = retries
@@ -127,7 +125,7 @@ class Run:
         self.task = sending.runner()
         self.answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.waiting = {}  # AsyncResult -> (Task, its items)
-        self.again: deque[tuple[int, object]] = deque()  # (number, item) of engines that died
+        self.again: deque[tuple[Task, list[Any]]] = deque()  # what nobody has done, (task, its items)
         self.tries = {}  # number of an item -> how often it was lost
         self.read = 0  # items of the input
         self.ended = False  # whether there is no more input
@@ -135,7 +133,9 @@ class Run:
         self.each = None  # seconds an item takes
         self.size = 1  # items of the next task
         self.tasks = []
+        self.over = False  # whether nobody wants a result any more
         self.lonely = None  # since when there is no engine
+        self.lent_before: list[bytes] = []  # with what was sent before an engine came that is elsewhere
         self.patient_until = None  # then it is said whom the first task waits for
 
     def _pack(self, shares):
@@ -146,7 +146,8 @@ class Run:
             weakref.finalize(self, sharing.take_back, self.lent)  # also of one that was never asked for
         pickled = isinstance(self.packed, bytes)
         self.small = not pickled or len(self.packed) <= SMALL
-        self.digest = hashlib.sha256(self.packed if pickled else os.urandom(32)).digest()
+        # Another one for each map: what a module has of the same name may be another function by now.
+        self.digest = os.urandom(32)
 
     # -- the main line ---------------------------------------------------------------------------------
 
@@ -158,7 +159,7 @@ class Run:
         self.shown = bar(self.progress, self.total, self.name)
         try:
             self._submit()
-            while self.waiting or self.again:
+            while self.waiting or self.again or not self.ended:
                 for number, result in self._collect():
                     self.shown.update(1)
                     if not self.ordered:
@@ -172,7 +173,7 @@ class Run:
         finally:
             self.shown.close()
             self._cancel()
-            sharing.take_back(self.lent)
+            sharing.take_back([*self.lent, *self.lent_before])
 
     def _collect(self):
         """What one task has brought: (number of the item, result)."""
@@ -183,6 +184,7 @@ class Run:
             except queue.Empty:
                 self._look_for_engines()
                 self._look_for_others()
+                self._submit()
                 self.shown.refresh()  # that nothing is done yet is worth showing too
                 continue
             if done in self.waiting:
@@ -237,13 +239,12 @@ class Run:
 
     def _submit(self):
         """Have every engine busy, and the next task waiting for it."""
-        engines = max(len(self.client.ids), 1)
+        engines = self._engines()
         # At first one item each, to see how long it takes.
-        most = engines if self.each is None else AHEAD * engines
-        while len(self.waiting) < most:
+        most = max(len(engines), 1) * (1 if self.each is None else AHEAD)
+        while len(self.waiting) < most and self._reachable():
             if self.again:
-                number, item = self.again.popleft()
-                self._send(Task(number, 1), [item])
+                self._send(*self.again.popleft())
                 continue
             items = [] if self.ended else list(itertools.islice(self.input, self._next_size(most)))
             if not items:
@@ -252,6 +253,18 @@ class Run:
             task = Task(self.read, len(items))
             self.read += len(items)
             self._send(task, items)
+
+    def _engines(self):
+        """The numbers of those that are there, of those that were asked for."""
+        ids = self.client.ids
+        return ids if self.targets is None else [number for number in self.targets if number in ids]
+
+    def _reachable(self):
+        """Whether something can be sent: the scheduler waits for engines, but not for certain ones."""
+        if self.targets is None:
+            return True
+        self.view.targets = self._engines()
+        return bool(self.view.targets)
 
     def _next_size(self, most):
         """Towards the end tasks get smaller, so that all engines end together."""
@@ -264,20 +277,40 @@ class Run:
 
     def _send(self, task, items, whole=False):
         if self.shares and not lending.all_here(self.client._engines.values()):
-            sharing.take_back(self.lent)
-            self._pack(shares=False)  # an engine has come that is elsewhere
+            self._share_no_more()  # an engine has come that is elsewhere
         try:
             data, lent = sharing.lend(items, work.dumps, here=self.shares)
         except Exception:
             raise self._unsendable(task, items) from None
         packed = self.packed if whole or self.small else None
-        sent = self.view.apply_async(self.task, self.digest, packed, data, self.return_exceptions)
+        try:
+            sent = self.view.apply_async(self.task, self.digest, packed, data, self.return_exceptions)
+        except (KeyError, IndexError):
+            if self.targets is None:
+                raise
+            sharing.take_back(lent)  # one of the engines has just gone
+            self.again.append((task, items))
+            return
         if self.client.history[-1:] == sent.msg_ids:
             self.client.history.pop()  # it would keep a word of each for ever
         self.waiting[sent] = task, items
         if lent:
             sent.add_done_callback(lambda _: sharing.take_back(lent))
-        sent.add_done_callback(self.answers.put)
+        sent.add_done_callback(self._arrived)
+
+    def _arrived(self, sent):
+        """In ipyparallel's thread: have what is in shared memory before somebody asks for it, and say so."""
+        parcel = sharing.parcel(sent)
+        if parcel is not None:
+            parcel.hold()
+            if self.over:
+                parcel.drop()
+        self.answers.put(sent)
+
+    def _share_no_more(self):
+        """Send everything the ordinary way from now on; who still waits for what was lent gets it."""
+        self.lent_before += self.lent
+        self._pack(shares=False)
 
     @staticmethod
     def _unsendable(task, items):
@@ -299,13 +332,19 @@ class Run:
         kind = getattr(error, "ename", type(error).__name__)
         if kind == "TaskAborted":
             raise self._aborted(task.first, task.first + len(items) - 1) from error
+        if kind == "Gone":  # it waited, and began on an engine that is elsewhere
+            self._share_no_more()
+        if kind in ("Gone", "ImpossibleDependency"):  # or it waited for certain engines, which are gone
+            self.again.append((task, items))
+            return
         if kind != "EngineError":
             raise error
         for number, item in enumerate(items, task.first):
             self.tries[number] = tries = self.tries.get(number, 0) + 1
             if not self.retries:
                 raise MapError(
-                    "{} on an engine that died\n next: allow to compute again what it had: retries=2".format(
+                    "{} on an engine that died, or whose answer was lost\n next: allow to compute again what "
+                    "it had: retries=2".format(
                         "item {} was".format(number)
                         if len(items) == 1
                         else "items {} to {} were".format(number, number + len(items) - 1)
@@ -319,12 +358,12 @@ class Run:
                     )
                 ) from error
             # One by one: which of them it was is seen then.
-            self.again.append((number, item))
+            self.again.append((Task(number, 1), [item]))
 
     def _look_for_engines(self):
         """Give up where no engine has been there for long."""
         now = time.monotonic()
-        if self.client.ids:
+        if self._engines():
             self.lonely = None
         elif self.lonely is None:
             self.lonely = now
@@ -340,55 +379,18 @@ class Run:
             return
         self.patient_until = None
         ours = {one for sent in self.waiting for one in sent.msg_ids}
-        # In a thread: who asks a controller that is just gone never hears of it.
-        threading.Thread(target=self._say_who_is_busy, args=(ours,), daemon=True).start()
-
-    def _say_who_is_busy(self, ours):
-        try:
-            asked = self.client.queue_status(self.view.targets or "all", verbose=True)
-        except Exception:
-            return  # the client was closed, or an engine has just gone
-        engines = {number: what for number, what in asked.items() if isinstance(number, int)}
-        if engines and all({*what["queue"], *what["tasks"]} - ours for what in engines.values()):
-            occupied(engines)
+        say = functools.partial(stopping.say_who_is_busy, self.client, self.targets, ours)
+        threading.Thread(target=say, daemon=True).start()  # for a controller may not answer
 
     def _cancel(self):
-        """Leave engines free: what waits is dropped, what runs ends after its item or is interrupted."""
-        if not self.waiting:
-            return
-        client = self.client
-        every = left = set(self.waiting)
-        self.waiting.clear()
-        try:
-            if not client.ids:
-                return  # nobody could be told; what waits is done by whoever comes
-            client.abort(list(left), block=False)
-            left = self._ended(left, CANCEL_SECONDS)
-            if left:
-                running = {one for sent in left for one in sent.msg_ids}
-                tasks = client.queue_status(verbose=True)
-                busy = [
-                    engine for engine, one in tasks.items()
-                    if isinstance(engine, int) and running & set(one.get("tasks", ()))
-                ]  # fmt: skip
-                if busy:
-                    client.send_signal(signal.SIGINT, targets=busy, block=False)
-                if self._ended(left, INTERRUPT_SECONDS) and busy:
-                    deaf(busy)
-        finally:
-            for sent in every:
-                client.results.pop(sent.msg_ids[0], None)
-                if sent.done() and not sent.exception() and isinstance(sent.result(), tuple):
-                    getattr(sent.result()[1], "open", bytes)()  # what is in shared memory is let go of
-
-    @staticmethod
-    def _ended(left, seconds):
-        """Those that have not ended by then."""
-        deadline = time.monotonic() + seconds
-        while left and time.monotonic() < deadline:
-            left = {sent for sent in left if not sent.done()}
-            time.sleep(0.01)
-        return left
+        """Leave engines free."""
+        self.over = True
+        left, self.waiting = self.waiting, {}
+        stop = functools.partial(stopping.stop, self.client, set(left))
+        if threading.current_thread() is self.client._io_thread:  # which has collected us, and has to answer
+            threading.Thread(target=stop, daemon=True).start()
+        else:
+            stop()
 
 
 # -- small things ----------------------------------------------------------------------------------------
@@ -406,7 +408,7 @@ def _length(iterable):
 def _endless(iterables):
     endless = (itertools.count, itertools.cycle)
     if iterables and all(
-        isinstance(one, endless) or (repr(one).startswith("repeat(") and _length(one) is None)
+        isinstance(one, endless) or (isinstance(one, itertools.repeat) and _length(one) is None)
         for one in iterables
     ):
         raise ValueError("the input never ends, and a list would not either\n next: use imap")

@@ -1,6 +1,7 @@
 """How a function gets to engines that know nothing of us: with what it uses, and with what runs it there."""
 
 import pickle
+import types
 from pathlib import Path
 
 from ipython_cluster import sharing, work
@@ -55,9 +56,10 @@ def packed(function, shares):
 def _unsendable_names(function):
     """The variables that a function uses and that keep it here."""
     code = getattr(function, "__code__", None)
-    if code is None:
+    if not isinstance(code, types.CodeType):
         return
-    used = [(name, function.__globals__[name]) for name in code.co_names if name in function.__globals__]
+    names = getattr(function, "__globals__", {})
+    used = [(name, names[name]) for name in code.co_names if name in names]
     used += zip(code.co_freevars, [cell.cell_contents for cell in function.__closure__ or ()])
     for name, value in used:
         try:

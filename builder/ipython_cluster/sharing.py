@@ -9,6 +9,7 @@ import pickle
 import threading
 from contextlib import contextmanager
 
+from ipyparallel import error
 from ipyparallel.serialize import canning
 
 from ipython_cluster.lending import all_here, borrow, hand_over, lender, place
@@ -28,9 +29,12 @@ class Shared(canning.CannedObject):
         self.tokens = tokens
         self.buffers = []
 
+    def fetch(self):
+        """Its buffers."""
+        return [borrow(self.address, token) for token in self.tokens]
+
     def get_object(self, g=None):
-        buffers = [borrow(self.address, token) for token in self.tokens]
-        return pickle.loads(self.data, buffers=buffers)
+        return pickle.loads(self.data, buffers=self.fetch())
 
 
 class Parcel:
@@ -38,10 +42,37 @@ class Parcel:
 
     def __init__(self, shared):
         self.shared = shared
+        self.buffers = None
+        self.problem = None
+
+    def hold(self):
+        """Have its memory, however late it is opened: the lender does not keep it for ever."""
+        try:
+            self.buffers = self.shared.fetch()
+        except (LookupError, OSError) as problem:
+            self.problem = problem
 
     def open(self):
-        """The value, once."""
-        return self.shared.get_object()
+        """The value, once.
+
+        Raises:
+            LookupError, OSError: its memory could not be had.
+        """
+        if self.problem is not None:
+            raise self.problem
+        buffers = self.shared.fetch() if self.buffers is None else self.buffers
+        self.drop()
+        return pickle.loads(self.shared.data, buffers=buffers)
+
+    def drop(self):
+        """Have its memory no more."""
+        self.buffers = None
+
+
+def parcel(sent):
+    """What of a task that has ended came through shared memory, or None; by its AsyncResult."""
+    answer = None if sent.exception() else sent.result()
+    return answer[1] if isinstance(answer, tuple) and isinstance(answer[1], Parcel) else None
 
 
 def plainly(value, callback=None, again=None):
@@ -181,12 +212,36 @@ def extend(module):
         return send(self, *args, metadata=metadata, **kwargs)
 
     module.Client.send_apply_request = send_apply_request
+    take = module.Client._handle_apply_reply
+
+    def _handle_apply_reply(self, msg):
+        try:
+            take(self, msg)
+        except Exception as problem:  # nobody else would hear of it, and who waits would wait for ever
+            _unopened(self, msg, problem)
+
+    module.Client._handle_apply_reply = _handle_apply_reply
     from ipyparallel.client import view
 
     for name in ("DirectView", "LoadBalancedView", "BroadcastView"):
         kind = getattr(view, name, None)
         if kind is not None and "_really_apply" in vars(kind):
             kind._really_apply = _sharing(kind._really_apply)
+
+
+def _unopened(client, msg, problem):
+    """Have a result that cannot be had, for want of memory or descriptors, raise that to who asks for it."""
+    msg_id = msg["parent_header"]["msg_id"]
+    if client._should_use_metadata_msg_id(msg):
+        msg_id = msg["metadata"]["original_msg_id"]
+    try:
+        raise problem
+    except Exception:
+        found = client.results[msg_id] = client._unwrap_exception(error.wrap_exception())
+    for futures, result in ((client._output_futures, None), (client._futures, found)):
+        future = futures.get(msg_id)
+        if future is not None and not future.done():
+            future.set_result(result)
 
 
 def _sharing(stock):

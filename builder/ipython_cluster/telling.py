@@ -14,7 +14,10 @@ class RemoteTraceback(Exception):
 
     def __init__(self, text, function=None):
         super().__init__(text)
-        self.text = with_sources(text, list(codes(function, set())))
+        try:
+            self.text = with_sources(text, list(codes(function, set())))
+        except Exception:  # functions can be anything, and this shall not hide what they raised
+            self.text = text
 
     def __str__(self):
         return "on an engine, for {}".format(self.text)
@@ -47,8 +50,9 @@ def with_sources(text, known):
 def codes(function, seen):
     """The code of a function, of those in it, and of those that it uses of its module."""
     code = getattr(function, "__code__", None)
-    if code is None or code in seen:
+    if not isinstance(code, types.CodeType) or code in seen:
         return
+    names = getattr(function, "__globals__", {})  # numba's functions have none
     pending = [code]
     while pending:
         one = pending.pop()
@@ -56,7 +60,7 @@ def codes(function, seen):
         yield one
         pending += [constant for constant in one.co_consts if isinstance(constant, types.CodeType)]
         for name in one.co_names:
-            yield from codes(function.__globals__.get(name), seen)
+            yield from codes(names.get(name), seen)
 
 
 def repeat(out, err):
