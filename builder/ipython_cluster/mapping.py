@@ -144,8 +144,7 @@ class Run:
         self.packed, self.lent = sending.packed(self.function, shares)
         if self.lent:
             weakref.finalize(self, sharing.take_back, self.lent)  # also of one that was never asked for
-        pickled = isinstance(self.packed, bytes)
-        self.small = not pickled or len(self.packed) <= SMALL
+        self.small = not isinstance(self.packed, bytes) or len(self.packed) <= SMALL
         # Another one for each map: what a module has of the same name may be another function by now.
         self.digest = os.urandom(32)
 
@@ -332,7 +331,7 @@ class Run:
         kind = getattr(error, "ename", type(error).__name__)
         if kind == "TaskAborted":
             raise self._aborted(task.first, task.first + len(items) - 1) from error
-        if kind == "Gone":  # it waited, and began on an engine that is elsewhere
+        if kind == "Gone" and self.shares:  # it waited, and began on an engine that is elsewhere
             self._share_no_more()
         if kind in ("Gone", "ImpossibleDependency"):  # or it waited for certain engines, which are gone
             self.again.append((task, items))

@@ -26,7 +26,7 @@ def stop(client, tasks):
         if not left:
             return
         unwanted = {one for sent in left for one in sent.msg_ids}
-        asked = queues(client, INTERRUPT_SECONDS)
+        asked = _queues_in(client, INTERRUPT_SECONDS)
         busy = [number for number, what in asked.items() if _interrupt(client, number, what, unwanted)]
         if busy and _left(left, INTERRUPT_SECONDS):
             deaf(busy)
@@ -59,19 +59,19 @@ def _left(tasks, seconds):
     return tasks
 
 
-def queues(client, seconds):
-    """Engine -> what it has to do, as the controller knows it; nothing if it does not answer in time."""
+def queues(client):
+    """Engine -> what it has to do, as the controller knows it; no answer where that has just gone."""
+    try:
+        asked = client.queue_status(verbose=True)
+    except Exception:
+        return {}  # the client was closed, or an engine has just gone
+    return {number: what for number, what in asked.items() if isinstance(number, int)}
+
+
+def _queues_in(client, seconds):
+    """The same, or nothing if the controller does not answer in time."""
     found: dict[int, Any] = {}
-
-    def ask():
-        try:
-            asked = client.queue_status(verbose=True)
-        except Exception:
-            return  # the client was closed, or an engine has just gone
-        found.update((number, what) for number, what in asked.items() if isinstance(number, int))
-
-    # Who asks a controller that is just gone never hears of it.
-    asking = threading.Thread(target=ask, daemon=True)
+    asking = threading.Thread(target=lambda: found.update(queues(client)), daemon=True)
     asking.start()
     asking.join(seconds)
     return dict(found)
@@ -84,8 +84,6 @@ def say_who_is_busy(client, targets, ours):
         targets: the engines that were asked for, None for all.
         ours: the tasks of the map.
     """
-    wanted = {
-        number: what for number, what in queues(client, None).items() if not targets or number in targets
-    }
+    wanted = {number: what for number, what in queues(client).items() if not targets or number in targets}
     if wanted and all({*what["queue"], *what["tasks"]} - ours for what in wanted.values()):
         occupied(wanted)
